@@ -1,0 +1,109 @@
+"""Progress of long work: bars on a terminal, plain lines anywhere else, nothing when quiet."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+
+Advance = Callable[[int], None]
+
+
+class Progress:
+    """Says nothing; what libraries and tests use."""
+
+    @contextmanager
+    def step(self, name: str, description: str) -> Iterator[None]:
+        """Frame one pipeline step."""
+        yield
+
+    @contextmanager
+    def task(self, description: str, total: int | None = None, unit: str = "rows") -> Iterator[Advance]:
+        """Frame long work inside a step; call the yielded function with the amount newly done."""
+        yield lambda amount: None
+
+    def note(self, message: str) -> None:
+        """Tell one thing worth knowing."""
+
+
+class LineProgress(Progress):
+    """One line at the start and end of each step, and one each `seconds_between` within long work: for logs."""
+
+    def __init__(self, console: Console, seconds_between: float = 10) -> None:
+        self._console, self._seconds_between = console, seconds_between
+
+    @contextmanager
+    def step(self, name: str, description: str) -> Iterator[None]:
+        """Print when the step starts and when it has ended well."""
+        self.note(f"{name}: {description}")
+        started = time.monotonic()
+        yield
+        self.note(f"{name}: done in {time.monotonic() - started:.1f} s")
+
+    @contextmanager
+    def task(self, description: str, total: int | None = None, unit: str = "rows") -> Iterator[Advance]:
+        """Print how far the work is, now and then."""
+        done, last = 0, time.monotonic()
+
+        def advance(amount: int) -> None:
+            nonlocal done, last
+            done += amount
+            if time.monotonic() - last >= self._seconds_between:
+                last = time.monotonic()
+                self.note(f"  {description}: {done:,}{f' of {total:,}' if total else ''} {unit}")
+
+        yield advance
+
+    def note(self, message: str) -> None:
+        """Print a plain line."""
+        self._console.print(message, highlight=False, markup=False, soft_wrap=True)
+
+
+class BarProgress(Progress):
+    """Live bars."""
+
+    def __init__(self, console: Console) -> None:
+        self._bars = Bars(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+        )
+
+    @contextmanager
+    def step(self, name: str, description: str) -> Iterator[None]:
+        """A spinner while the step runs."""
+        with self.task(description, unit=""):
+            yield
+
+    @contextmanager
+    def task(self, description: str, total: int | None = None, unit: str = "rows") -> Iterator[Advance]:
+        """A bar while the work runs; gone when it has ended."""
+        if not self._bars.live.is_started:
+            self._bars.start()
+        task_id = self._bars.add_task(description, total=total, unit=unit)
+        try:
+            yield lambda amount: self._bars.advance(task_id, amount)
+        finally:
+            self._bars.remove_task(task_id)
+            if not self._bars.task_ids:
+                self._bars.stop()
+
+    def note(self, message: str) -> None:
+        """Print above the bars."""
+        self._bars.console.print(message, highlight=False, markup=False)
+
+
+def make_progress(*, quiet: bool = False) -> Progress:
+    """What suits standard error: bars on a terminal, lines in a pipe, nothing when `quiet`."""
+    if quiet:
+        return Progress()
+    console = Console(stderr=True)
+    return BarProgress(console) if sys.stderr.isatty() else LineProgress(console)
