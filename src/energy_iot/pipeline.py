@@ -313,7 +313,7 @@ def _is_up_to_date(settings: Settings, postgres: "Postgres") -> bool:
             "and started_at > (select max(ended_at) from quality.pipeline_runs where state_fingerprint is not null) "
             "limit 1"
         ).fetchone()
-    return bool(last) and not disturbed and last[0] == state_fingerprint(settings, postgres)
+    return last is not None and not disturbed and last[0] == state_fingerprint(settings, postgres)
 
 
 def state_fingerprint(settings: Settings, postgres: "Postgres") -> str:

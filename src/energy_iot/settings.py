@@ -66,6 +66,9 @@ class Settings(BaseSettings):
     )
     max_future_hours: float = Field(24, ge=0, description="Readings later than now plus this are rejected.")
 
+    kaggle_username: str | None = Field(None, description="Kaggle account for `energy-iot download kaggle`.")
+    kaggle_key: SecretStr | None = Field(None, description="Its API key.")
+
     # --- features ---------------------------------------------------------------------------------------------
     history_days: int = Field(56, ge=7, le=366, description="How far back a meter's own hour-of-week history reaches.")
 
@@ -78,6 +81,11 @@ class Settings(BaseSettings):
     min_completeness: float = Field(
         0.9, ge=0, le=1, description="A lower share of received over expected readings is a warning."
     )
+    max_null_share: float = Field(
+        0.05, ge=0, le=1, description="A larger share of readings received without consumption is a warning."
+    )
+    min_voltage_v: float = Field(80, ge=0, description="Lowest plausible voltage of a working low-voltage supply, V.")
+    max_voltage_v: float = Field(500, gt=0, description="Highest plausible voltage of a low-voltage supply, V.")
 
     # --- detection --------------------------------------------------------------------------------------------
     trees: int = Field(100, ge=10, le=1000, description="Trees of the Isolation Forest.")

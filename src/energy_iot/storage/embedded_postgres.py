@@ -73,6 +73,8 @@ def running_server(data_dir: Path) -> Iterator[Path]:
                 pass  # another process still uses it, and will stop it
             else:
                 _run("pg_ctl", "stop", "-w", "-m", "fast", "-D", str(data_dir), data_dir=data_dir)
+                if socket_dir != data_dir:
+                    shutil.rmtree(socket_dir, ignore_errors=True)
 
 
 def _open_lock(data_dir: Path, name: str) -> IO[str]:

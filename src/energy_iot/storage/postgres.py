@@ -112,7 +112,7 @@ def open_postgres(settings: Settings) -> Iterator[Postgres]:
 def _ensure_database(admin: Postgres, name: str) -> None:
     with admin.connect(autocommit=True) as connection:
         if not connection.execute("select 1 from pg_database where datname = %s", (name,)).fetchone():
-            connection.execute(f"create database {name}")  # type: ignore[call-overload]  # a constant of ours
+            connection.execute(f"create database {name}")
 
 
 def migrate(postgres: Postgres) -> None:

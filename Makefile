@@ -1,0 +1,170 @@
+# Every target works from a fresh clone: it makes .venv and installs the pinned requirements first.
+# Paths are relative, so that a checkout may lie in a folder with spaces.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+SHELL := /bin/sh
+
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := $(BIN)/python -m energy_iot
+STAMP := .venv/.installed
+
+# What the data targets work on; override on the command line: make ingest FILES="a.csv b.csv" STATE=.my_state
+FILES ?= data/raw
+STATE ?= .energy_iot
+DEMO_STATE := .energy_iot/demo
+DEMO_DATA := data/demo
+DEMO_METERS ?= 50
+DEMO_DAYS ?= 90
+DEMO_SEED ?= 1
+
+##@ Start here
+
+.PHONY: help
+help:  ## List all targets
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-zA-Z_-]+:.*## / {printf "  %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: $(STAMP)  ## Generate a small fleet and run the whole pipeline on it
+	@test -f $(DEMO_DATA)/readings.csv || $(RUN) generate --meters $(DEMO_METERS) --days $(DEMO_DAYS) --seed $(DEMO_SEED) --out $(DEMO_DATA)
+	@$(RUN) run --home $(DEMO_STATE) $(DEMO_DATA)/readings.csv
+
+.PHONY: test
+test: $(STAMP)  ## Pass the tests (everything but the heavy ones)
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not heavy"
+
+##@ Set-up
+
+.PHONY: setup
+setup: install  ## Install, and make .env from .env.example if there is none
+	@test -f .env || (umask 077 && cp .env.example .env && echo "made .env: nothing in it needs changing for the embedded mode")
+
+.PHONY: install
+install: $(STAMP)  ## Make .venv with the pinned requirements
+
+# --no-deps: the compiled file names every package, so nothing is left to resolve
+$(STAMP): requirements/pipeline.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: needs Python 3.11 or newer; type: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing the pinned requirements into .venv (once; about two minutes) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/pipeline.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $(STAMP)
+
+.PHONY: requirements
+requirements:  ## Compile the pins anew from pyproject.toml (needs uv)
+	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-annotate \
+		--no-strip-extras --no-emit-index-url --no-emit-find-links --custom-compile-command "make requirements" \
+		--upgrade --quiet --output-file requirements/pipeline.txt
+
+.PHONY: doctor
+doctor: $(STAMP)  ## Check what is installed, reachable and free
+	@$(RUN) --home $(STATE) doctor
+
+##@ Data
+
+.PHONY: download-data
+download-data: $(STAMP)  ## Download the Kaggle set (needs ENERGY_IOT_KAGGLE_USERNAME and _KEY)
+	@$(RUN) download kaggle --out data/raw
+
+.PHONY: download-data-manual
+download-data-manual:  ## Say how to get the data sets by hand
+	@echo "Kaggle: open kaggle.com, data set ziya07/smart-meter-electricity-consumption-dataset, press Download,"
+	@echo "        and put smart_meter_data.csv (or the zip as it is) into data/raw."
+	@echo "UCI:    make download-data-uci, or open archive.ics.uci.edu, data set 235"
+	@echo "        (individual household electric power consumption), and put the zip into data/raw."
+	@echo "Then:   make pipeline"
+
+.PHONY: download-data-uci
+download-data-uci: $(STAMP)  ## Download the UCI household set (20 MB)
+	@$(RUN) download uci --out data/raw
+
+.PHONY: ingest
+ingest: $(STAMP)  ## Load FILES (default data/raw) into PostgreSQL
+	@$(RUN) --home $(STATE) ingest $(FILES)
+
+.PHONY: pipeline
+pipeline: $(STAMP)  ## Run the whole pipeline on FILES (default data/raw)
+	@$(RUN) --home $(STATE) run $(FILES)
+
+.PHONY: status
+status: $(STAMP)  ## Show the last runs and what the stores hold
+	@$(RUN) --home $(STATE) status
+
+.PHONY: report
+report: $(STAMP)  ## Write the HTML report
+	@$(RUN) --home $(STATE) report
+
+##@ dbt
+
+.PHONY: dbt-deps
+dbt-deps:  ## Nothing to do: says why
+	@echo "dbt-deps: nothing to install. The project owns its few generic tests and macros (dbt/macros), because the"
+	@echo "package hub is out of reach on many utility networks."
+
+.PHONY: dbt-run
+dbt-run: $(STAMP)  ## Build all models
+	@$(RUN) --home $(STATE) dbt run
+
+.PHONY: dbt-test
+dbt-test: $(STAMP)  ## Test the models
+	@$(RUN) --home $(STATE) dbt test
+
+.PHONY: dbt-build
+dbt-build: $(STAMP)  ## Build and test the models
+	@$(RUN) --home $(STATE) dbt build
+
+.PHONY: dbt-docs
+dbt-docs: $(STAMP)  ## Generate the models' documentation and serve it until Ctrl-C
+	@$(RUN) --home $(STATE) dbt docs generate
+	@$(RUN) --home $(STATE) dbt docs serve --host 127.0.0.1
+
+##@ Great Expectations
+
+.PHONY: ge-init
+ge-init: $(STAMP)  ## Check that the file context loads, and list its suites
+	@$(RUN) --home $(STATE) suites
+
+.PHONY: ge-run
+ge-run: $(STAMP)  ## Judge staging and marts
+	@$(RUN) --home $(STATE) validate
+
+.PHONY: ge-docs
+ge-docs: $(STAMP)  ## Build the Data Docs and say where they are
+	@$(RUN) --home $(STATE) data-docs
+
+##@ Development
+
+.PHONY: test-heavy
+test-heavy: $(STAMP)  ## Pass the heavy tests only (browser, minutes)
+	@$(BIN)/python -m pytest -m heavy
+
+.PHONY: test-all
+test-all: test test-heavy  ## Pass all tests
+
+.PHONY: lint
+lint: $(STAMP)  ## Lint Python and SQL, check formatting and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/python -m mypy
+	@$(BIN)/python -m sqlfluff lint --disable-progress-bar dbt/models dbt/tests dbt/macros
+
+.PHONY: format
+format: $(STAMP)  ## Format Python and SQL
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+	@$(BIN)/python -m sqlfluff fix --disable-progress-bar dbt/models dbt/tests
+
+.PHONY: bench
+bench: $(STAMP)  ## Measure speed, both sides in one run (BENCH="FILE" to use a file of yours)
+	@$(BIN)/python benchmarks/run.py $(BENCH)
+
+.PHONY: clean
+clean:  ## Remove caches and generated demo files; keeps .venv and your state
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis data/demo dbt/target dbt/logs
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: clean-all
+clean-all: clean  ## Also remove .venv and the state in .energy_iot
+	rm -rf .venv .energy_iot

@@ -1,0 +1,5 @@
+"""`python -m energy_iot` is `energy-iot`."""
+
+from energy_iot.cli import main
+
+main()

@@ -1,0 +1,501 @@
+"""The command line: options and glue. Nothing heavy is imported before a command runs."""
+
+import sys
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from energy_iot import __version__
+from energy_iot.errors import DataQualityError, EnergyIoTError
+
+if TYPE_CHECKING:
+    from energy_iot.pipeline import RunSummary
+    from energy_iot.reporting.progress import Progress
+    from energy_iot.settings import Settings
+
+
+class _GlobalOptionsAnywhere(TyperGroup):
+    """Takes the global options behind the command too: `energy-iot run FILE --home DIR`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Move global options in front of the command; what follows `dbt` or `--` is left as it is."""
+        moved: list[str] = []
+        kept: list[str] = []
+        rest = iter(args)
+        for argument in rest:
+            if argument == "--home":
+                moved += [argument, *([value] if (value := next(rest, None)) is not None else [])]
+            elif argument.startswith("--home=") or argument in {"--verbose", "-v", "--quiet", "-q"}:
+                moved.append(argument)
+            elif argument == "--" or (argument == "dbt" and not kept):
+                kept += [argument, *rest]
+            else:
+                kept.append(argument)
+        return super().parse_args(ctx, moved + kept)
+
+
+app = typer.Typer(
+    cls=_GlobalOptionsAnywhere,
+    name="energy-iot",
+    help="Smart-meter readings to answers: sound or not, consumed when, abnormal where, and why.",
+    epilog="Exit codes: 0 done, 1 anything else, 2 usage, 3 input, 4 data quality, 5 storage, 6 model.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+config_app = typer.Typer(help="The settings in force.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
+
+INTERRUPTED_EXIT_CODE = 130  # what shells use for Ctrl-C
+
+
+class Layer(StrEnum):
+    """The dbt layers, in order."""
+
+    STAGING = "staging"
+    INTERMEDIATE = "intermediate"
+    MARTS = "marts"
+
+
+class Gate(StrEnum):
+    """The two places where data is judged."""
+
+    STAGING = "staging"
+    MARTS = "marts"
+
+
+class Dataset(StrEnum):
+    """Public data sets that `download` knows."""
+
+    UCI = "uci"
+    KAGGLE = "kaggle"
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """The global options of this call."""
+
+    home: Path | None
+    verbose: bool
+    quiet: bool
+
+    def settings(self) -> "Settings":
+        """The settings in force, the command line's own included."""
+        from energy_iot.settings import load_settings
+
+        return load_settings(home=self.home)
+
+    def progress(self) -> "Progress":
+        """Bars, lines or nothing."""
+        from energy_iot.reporting.progress import make_progress
+
+        return make_progress(quiet=self.quiet)
+
+
+Files = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="FILE...",
+        help="Readings: .csv, .txt, .gz, .zip, .parquet, or a folder of such files.",
+        show_default=False,
+    ),
+]
+Source = Annotated[
+    str | None,
+    typer.Option("--source", metavar="NAME", help="Source mapping, by name or as a .yml file; else recognised."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of tables.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"energy-iot {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main_options(
+    context: typer.Context,
+    home: Annotated[
+        Path | None,
+        typer.Option("--home", metavar="DIR", help="State of the embedded databases, models, reports [.energy_iot]."),
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Tracebacks of unexpected errors.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no tables; errors only.")] = False,
+    version: Annotated[  # its callback acts
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Set what holds for all commands."""
+    context.obj = Invocation(home, verbose, quiet)
+
+
+# --- the pipeline ---------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def run(context: typer.Context, files: Files, source: Source = None) -> None:
+    """Run the whole pipeline on files.
+
+    Load, transform, validate, score, publish to ClickHouse, and write the report. Files that are loaded already add
+    nothing.
+
+    Example: energy-iot run readings/2026-11-20.csv.gz
+    """
+    from energy_iot.pipeline import STEPS
+    from energy_iot.reporting.report import write_report
+    from energy_iot.storage.postgres import open_postgres
+
+    invocation: Invocation = context.obj
+    settings = invocation.settings()
+    with open_postgres(settings):  # held open: steps, report and summary share the server
+        try:
+            summary = _run_steps(invocation, settings, tuple(step.name for step in STEPS), files, source)
+        except DataQualityError:
+            typer.echo(f"Report: {write_report(settings)}", err=True)
+            raise
+        written = write_report(settings)
+        if not invocation.quiet:
+            _print_outcome(settings, summary)
+    typer.echo(f"Report: {written}")
+
+
+@app.command("check-source")
+def check_source(context: typer.Context, files: Files, source: Source = None) -> None:
+    """Recognise files; write nothing."""
+    _run_and_print(context, ("check_source",), files, source)
+
+
+@app.command()
+def ingest(context: typer.Context, files: Files, source: Source = None) -> None:
+    """Load files into PostgreSQL.
+
+    Each file is loaded whole or not at all; a file already loaded adds nothing.
+    """
+    _run_and_print(context, ("check_source", "ingest_data"), files, source)
+
+
+@app.command()
+def transform(
+    context: typer.Context,
+    layer: Annotated[
+        Layer | None, typer.Argument(help="One layer; else all that can be built.", show_default=False)
+    ] = None,
+) -> None:
+    """Build the dbt models."""
+    _run_and_print(context, tuple(f"dbt_run_{name}" for name in ([layer] if layer else Layer)))
+
+
+@app.command()
+def validate(
+    context: typer.Context,
+    gate: Annotated[Gate | None, typer.Argument(help="What to judge; else both.", show_default=False)] = None,
+) -> None:
+    """Judge the data with Great Expectations.
+
+    A critical failure ends with exit code 4 and a table of what failed; warnings do not.
+    """
+    _run_and_print(context, tuple(f"ge_validate_{name}" for name in ([gate] if gate else Gate)))
+
+
+@app.command()
+def train(context: typer.Context) -> None:
+    """Train a new model version."""
+    from energy_iot.ml.train_anomaly_model import train as train_model
+    from energy_iot.pipeline import RunContext, RunOptions, end_run, start_run
+    from energy_iot.storage.postgres import open_postgres
+
+    invocation: Invocation = context.obj
+    settings = invocation.settings()
+    with open_postgres(settings):
+        run_id = start_run(settings, RunOptions())
+        try:
+            report = train_model(RunContext(settings, run_id, progress=invocation.progress()))
+        except BaseException as error:
+            end_run(settings, run_id, error=error)
+            raise
+        end_run(settings, run_id)
+    if not invocation.quiet:
+        typer.echo(f"trained model version {report.details['model_version']} on {report.rows_out:,} readings")
+        typer.echo("score all readings with it: energy-iot score && energy-iot transform marts && energy-iot sync")
+
+
+@app.command()
+def score(context: typer.Context) -> None:
+    """Score the readings.
+
+    With the newest model that fits; without one, a model is trained first.
+    """
+    _run_and_print(context, ("ml_score",))
+
+
+@app.command()
+def sync(context: typer.Context) -> None:
+    """Publish the marts to ClickHouse."""
+    _run_and_print(context, ("sync_to_clickhouse",))
+
+
+# --- data -----------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def generate(
+    context: typer.Context,
+    meters: Annotated[int, typer.Option(min=1, help="Number of meters.")] = 50,
+    days: Annotated[int, typer.Option(min=1, help="Days of half-hourly readings.")] = 90,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same files.")] = 1,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write to.")] = Path("data/generated"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
+) -> None:
+    """Generate readings of a fleet.
+
+    With weather, load shedding, missing reads and known anomalies.
+
+    Example: energy-iot generate --meters 200 --days 120 --seed 7 --out data/fleet
+    """
+    from energy_iot.simulation.fleet import generate as generate_fleet
+
+    invocation: Invocation = context.obj
+    made = generate_fleet(out, meters=meters, days=days, seed=seed, progress=invocation.progress(), overwrite=overwrite)
+    typer.echo(made.readings)
+
+
+@app.command()
+def download(
+    context: typer.Context,
+    dataset: Annotated[Dataset, typer.Argument(help="uci: 2 M minutes of one household; kaggle: 5,000 half-hours.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write to.")] = Path("data/raw"),
+    url: Annotated[str | None, typer.Option(help="Another address of the same file.")] = None,
+) -> None:
+    """Download a public data set.
+
+    Kaggle asks for an account: set ENERGY_IOT_KAGGLE_USERNAME and ENERGY_IOT_KAGGLE_KEY, or see
+    `make download-data-manual`.
+    """
+    from energy_iot.ingestion.download import download as download_file
+
+    invocation: Invocation = context.obj
+    settings = invocation.settings()
+    written = download_file(
+        dataset.value,
+        out,
+        url=url,
+        progress=invocation.progress(),
+        kaggle_username=settings.kaggle_username,
+        kaggle_key=settings.kaggle_key,
+    )
+    typer.echo(written)
+
+
+# --- looking --------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def status(
+    context: typer.Context,
+    as_json: AsJson = False,
+    last: Annotated[int, typer.Option(min=1, help="How many runs to list.")] = 5,
+) -> None:
+    """Show runs, steps and stored rows."""
+    from energy_iot.reporting.status import read_runs, read_status
+    from energy_iot.storage.postgres import open_postgres
+
+    settings = context.obj.settings()
+    with open_postgres(settings) as postgres:
+        found = read_status(settings)
+        if as_json:
+            _echo_json(found)
+            return
+        with postgres.connect() as connection:
+            runs = read_runs(connection, last=last)
+    from energy_iot.reporting.summary import make_console, rows_table, runs_table, steps_table
+
+    console = make_console()
+    if not runs:
+        console.print("no run yet; start with: energy-iot run FILE", highlight=False)
+        return
+    console.print(runs_table(runs), steps_table(found["steps"], title="Newest run"), rows_table(found["rows"]))
+
+
+@app.command()
+def report(
+    context: typer.Context,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Where to write it.")] = None,
+) -> None:
+    """Write the HTML report."""
+    from energy_iot.reporting.report import write_report
+
+    typer.echo(write_report(context.obj.settings(), out))
+
+
+@app.command()
+def doctor(context: typer.Context, as_json: AsJson = False) -> None:
+    """Check the installation and say what to fix."""
+    from energy_iot.doctor import examine
+
+    findings = examine(context.obj.settings())
+    if as_json:
+        _echo_json([vars(finding) for finding in findings])
+    else:
+        for finding in findings:
+            mark = typer.style("ok  ", fg="green") if finding.ok else typer.style("FAIL", fg="red", bold=True)
+            typer.echo(f"{mark} {finding.name}: {finding.found}")
+            if not finding.ok:
+                typer.echo(f"     fix: {finding.fix}")
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+def suites(context: typer.Context) -> None:
+    """List the rules that data is judged by."""
+    from energy_iot.quality.validation import describe_context
+
+    typer.echo(describe_context(context.obj.settings()))
+
+
+@app.command("data-docs")
+def data_docs(context: typer.Context) -> None:
+    """Build the Data Docs (HTML)."""
+    from energy_iot.quality.validation import build_data_docs
+
+    typer.echo(build_data_docs(context.obj.settings()))
+
+
+@app.command("dbt", context_settings={"ignore_unknown_options": True, "help_option_names": []})
+def dbt_command(context: typer.Context, arguments: Annotated[list[str], typer.Argument(metavar="ARGUMENT...")]) -> None:
+    """Run dbt on our project and database.
+
+    Example: energy-iot dbt build --select staging
+    """
+    from energy_iot.storage.postgres import open_postgres
+    from energy_iot.transformation.dbt import run_dbt
+
+    settings = context.obj.settings()
+    with open_postgres(settings):
+        run_dbt(settings, arguments, echo=True)
+
+
+@config_app.command("show")
+def config_show(context: typer.Context, as_json: AsJson = False) -> None:
+    """List settings, values and origins."""
+    from energy_iot.settings import setting_origins
+
+    invocation: Invocation = context.obj
+    settings = invocation.settings()
+    origins = setting_origins(home=invocation.home)
+    values = settings.model_dump(mode="json")
+    rows = [
+        {"setting": name, "value": values[name], "origin": origins[name], "description": field.description}
+        for name, field in type(settings).model_fields.items()
+    ]
+    if as_json:
+        _echo_json(rows)
+        return
+    from rich import box
+    from rich.table import Table
+
+    from energy_iot.reporting.summary import make_console
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("setting", "value", "from", "meaning"):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(str(row["setting"]), str(row["value"]), str(row["origin"]), str(row["description"]))
+    make_console().print(table)
+
+
+# --- shared by commands ---------------------------------------------------------------------------------------------
+
+
+def _run_steps(
+    invocation: Invocation,
+    settings: "Settings",
+    names: tuple[str, ...],
+    files: list[Path] | None = None,
+    source: str | None = None,
+) -> "RunSummary":
+    from energy_iot.pipeline import RunOptions, run_steps
+
+    options = RunOptions(files=tuple(files or ()), source=source)
+    return run_steps(settings, options, names, progress=invocation.progress())
+
+
+def _run_and_print(
+    context: typer.Context, names: tuple[str, ...], files: list[Path] | None = None, source: str | None = None
+) -> None:
+    invocation: Invocation = context.obj
+    summary = _run_steps(invocation, invocation.settings(), names, files, source)
+    if not invocation.quiet:
+        _print_steps(summary)
+
+
+def _print_steps(summary: "RunSummary") -> None:
+    from energy_iot.reporting.summary import make_console, steps_table
+
+    steps = [
+        {
+            "name": step.step,
+            "status": step.status,
+            "seconds": step.seconds,
+            "rows_in": step.report.rows_in,
+            "rows_out": step.report.rows_out,
+            "warnings": step.report.warnings,
+        }
+        for step in summary.steps
+    ]
+    console = make_console()
+    console.print(steps_table(steps, title=f"Run {summary.run_id}: {summary.status} in {summary.seconds:.1f} s"))
+    for step in summary.steps:
+        if step.report.skipped:
+            console.print(f"{step.step} skipped: {step.report.skipped}", highlight=False, markup=False)
+
+
+def _print_outcome(settings: "Settings", summary: "RunSummary") -> None:
+    from energy_iot.reporting.status import read_status
+    from energy_iot.reporting.summary import make_console, rows_table
+
+    _print_steps(summary)
+    make_console().print(rows_table(read_status(settings)["rows"]))
+
+
+def _echo_json(value: object) -> None:
+    import json
+
+    typer.echo(json.dumps(value, indent=2, default=str))
+
+
+def main() -> None:
+    """Console entry point; the only place where an error becomes an exit code."""
+    verbose = bool({"--verbose", "-v"} & set(sys.argv))
+    try:
+        app()
+    except EnergyIoTError as error:
+        if verbose:
+            raise
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail(
+            "interrupted\n  fix: what was finished is kept; type the same command again to go on", INTERRUPTED_EXIT_CODE
+        )
+    except Exception as error:
+        if verbose:
+            raise
+        _fail(
+            f"unexpected {type(error).__name__}: {error}\n  fix: run it again with --verbose and report the traceback",
+            1,
+        )
+
+
+def _fail(message: str, exit_code: int) -> NoReturn:
+    typer.secho(f"error: {message}", fg="red", err=True)
+    raise SystemExit(exit_code)
+
+
+if __name__ == "__main__":
+    main()

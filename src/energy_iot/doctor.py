@@ -1,0 +1,127 @@
+"""What is installed and reachable, and what to do about what is not."""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from typing import Final
+
+import psutil
+from packaging.requirements import Requirement
+
+from energy_iot.errors import EnergyIoTError
+from energy_iot.settings import PROJECT_DIR, Settings
+
+DISTRIBUTION: Final = "energy-iot-pipeline"
+MIN_FREE_DISK_GB: Final = 2
+MIN_MEMORY_GB: Final = 2
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at; `fix` is what to do when it is not `ok`."""
+
+    name: str
+    ok: bool
+    found: str
+    fix: str = ""
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """Look at the program, its files, the machine and both stores; nothing is changed but an empty home made."""
+    return [
+        _python(),
+        *_packages(),
+        *_project_files(),
+        _home(settings),
+        _memory(),
+        *_root(settings),
+        _store("PostgreSQL", lambda: _postgres_version(settings)),
+        _store("ClickHouse", lambda: _clickhouse_version(settings)),
+    ]
+
+
+def _python() -> Finding:
+    return Finding("Python", sys.version_info >= (3, 11), sys.version.split()[0], "install Python 3.11 or newer")
+
+
+def _packages() -> list[Finding]:
+    """Each direct requirement of the distribution, at the version it asks for."""
+    findings = []
+    for line in requires(DISTRIBUTION) or []:
+        requirement = Requirement(line)
+        if requirement.marker and not requirement.marker.evaluate():
+            continue
+        try:
+            found = version(requirement.name)
+        except PackageNotFoundError:
+            found = "missing"
+        ok = found != "missing" and requirement.specifier.contains(found, prereleases=True)
+        findings.append(Finding(requirement.name, ok, found, f"needs {requirement.specifier}: run `make install`"))
+    return findings
+
+
+def _project_files() -> list[Finding]:
+    wanted = ("configs/sources", "dbt/dbt_project.yml", "great_expectations/great_expectations.yml")
+    missing = [name for name in wanted if not (PROJECT_DIR / name).exists()]
+    return [
+        Finding(
+            "project files",
+            not missing,
+            f"missing: {', '.join(missing)}" if missing else str(PROJECT_DIR),
+            "run from a checkout installed with `make install`: dbt and Great Expectations files live there",
+        )
+    ]
+
+
+def _home(settings: Settings) -> Finding:
+    try:
+        settings.home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return Finding("home folder", False, f"{settings.home}: {error.strerror}", "choose another with --home")
+    free_gb = shutil.disk_usage(settings.home).free / 1e9
+    writable = os.access(settings.home, os.W_OK)
+    return Finding(
+        "home folder",
+        writable and free_gb >= MIN_FREE_DISK_GB,
+        f"{settings.home}: {'writable' if writable else 'not writable'}, {free_gb:.1f} GB free",
+        f"needs write access and {MIN_FREE_DISK_GB} GB free; choose another with --home",
+    )
+
+
+def _memory() -> Finding:
+    available_gb = psutil.virtual_memory().available / 1e9
+    return Finding(
+        "memory", available_gb >= MIN_MEMORY_GB, f"{available_gb:.1f} GB available", f"needs {MIN_MEMORY_GB} GB"
+    )
+
+
+def _root(settings: Settings) -> list[Finding]:
+    if os.geteuid() != 0 or settings.postgres_dsn is not None:
+        return []
+    found = shutil.which("setpriv")
+    return [Finding("setpriv", found is not None, found or "missing", "as root: install the package util-linux")]
+
+
+def _store(name: str, connect: Callable[[], str]) -> Finding:
+    try:
+        return Finding(name, True, connect())
+    except EnergyIoTError as error:
+        return Finding(name, False, error.problem, error.fix)
+
+
+def _postgres_version(settings: Settings) -> str:
+    from energy_iot.storage.postgres import open_postgres
+
+    with open_postgres(settings) as postgres, postgres.connect() as connection:
+        row = connection.execute("show server_version").fetchone()
+    return f"{row[0] if row else '?'}, {'embedded' if settings.postgres_dsn is None else 'server'}"
+
+
+def _clickhouse_version(settings: Settings) -> str:
+    from energy_iot.storage.clickhouse import open_clickhouse
+
+    with open_clickhouse(settings) as clickhouse:
+        return f"{clickhouse.server_version}, {'embedded' if settings.clickhouse_url is None else 'server'}"

@@ -1,0 +1,86 @@
+"""Tables for the terminal: a run's steps, what the stores hold, the settings."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+STATUS_STYLES = {"succeeded": "green", "skipped": "dim", "failed": "bold red", "running": "yellow"}
+
+
+def make_console() -> Console:
+    """Standard output; in a pipe lines keep the width that the tables need."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = 160
+    return console
+
+
+def steps_table(steps: Iterable[Mapping[str, Any]], *, title: str) -> RenderableType:
+    """Steps as rows of `read_steps`, then their warnings in full."""
+    steps = list(steps)
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    table.add_column("step")
+    table.add_column("status")
+    for heading in ("rows in", "rows out", "seconds", "rows/s"):
+        table.add_column(heading, justify="right")
+    for step in steps:
+        seconds, rows = step["seconds"], max(step["rows_in"] or 0, step["rows_out"] or 0)
+        worked = step["status"] == "succeeded" and seconds and rows
+        table.add_row(
+            step["name"],
+            Text(step["status"], style=STATUS_STYLES.get(step["status"], "")),
+            _count(step["rows_in"]),
+            _count(step["rows_out"]),
+            "" if seconds is None else f"{seconds:.1f}",
+            f"{rows / seconds:,.0f}" if worked else "",
+        )
+    warnings = [(step["name"], warning) for step in steps for warning in step["warnings"] or ()]
+    lines = [Text.assemble(("warning ", "yellow"), (f"{name}: ", "bold"), warning) for name, warning in warnings]
+    return Group(table, *lines)
+
+
+def rows_table(rows: Mapping[str, Any]) -> RenderableType:
+    """What the stores hold, as in `read_status`."""
+    table = Table(title="What the stores hold", box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    table.add_column("store")
+    table.add_column("rows", justify="right")
+    labels = {
+        "raw": "readings, raw",
+        "rejected": "rows rejected",
+        "staging": "readings, clean",
+        "scores": "readings scored",
+        "anomalies": "anomalies",
+    }
+    for key, label in labels.items():
+        table.add_row(f"PostgreSQL: {label}", _count(rows[key]))
+    for name, count in (rows["clickhouse"] or {}).items():
+        table.add_row(f"ClickHouse: {name}", _count(count))
+    if rows["clickhouse"] is None:
+        table.add_row("ClickHouse", "in use by another process")
+    return table
+
+
+def runs_table(runs: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """The last runs, newest first, as in `read_runs`."""
+    table = Table(title="Last runs", box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    for heading in ("run", "started (UTC)", "status"):
+        table.add_column(heading)
+    table.add_column("seconds", justify="right")
+    table.add_column("error", overflow="ellipsis", no_wrap=True, max_width=70)
+    for run in runs:
+        table.add_row(
+            run["id"],
+            run["started"],
+            Text(run["status"], style=STATUS_STYLES.get(run["status"], "")),
+            "" if run["seconds"] is None else f"{run['seconds']:.1f}",
+            Text((run["error"] or "").splitlines()[0] if run["error"] else ""),
+        )
+    return table
+
+
+def _count(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"
