@@ -4,6 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from uuid import uuid4
 
 from energy_iot import __version__
-from energy_iot.errors import EnergyIoTError, UsageError
+from energy_iot.errors import EnergyIoTError, StorageError, UsageError
 from energy_iot.reporting.progress import Progress
 from energy_iot.settings import PROJECT_DIR, Settings
 
@@ -230,7 +231,7 @@ def run_step(name: str, context: RunContext) -> StepRun:
             # looked up now: the step's libraries load when it runs, not for --help
             report = cast("StepFunction", resolve_name(step.function))(context)
         except BaseException as error:
-            with postgres.connect() as connection:
+            with suppress(StorageError), postgres.connect() as connection:  # the store itself may be what failed
                 connection.execute(finish, ("failed", None, None, Jsonb([]), Jsonb({}), describe_error(error), row[0]))
             raise
         status = "skipped" if report.skipped else "succeeded"
@@ -256,7 +257,6 @@ def run_steps(
     names: tuple[str, ...],
     *,
     progress: Progress | None = None,
-    on_step_end: Callable[[StepRun], None] | None = None,
 ) -> RunSummary:
     """Run the named steps in order as one recorded run.
 
@@ -280,12 +280,11 @@ def run_steps(
                     with progress.step(name, find_step(name).description):
                         finished = run_step(name, context)
                 done.append(finished)
-                if on_step_end:
-                    on_step_end(finished)
                 if whole and name == "ingest_data" and finished.report.skipped:
-                    unchanged = _is_up_to_date(settings, postgres)
+                    unchanged = _is_up_to_date(context, postgres)
         except BaseException as error:
-            end_run(settings, run_id, error=error)
+            with suppress(StorageError):
+                end_run(settings, run_id, error=error)
             raise
         end_run(settings, run_id, complete=whole)
     return RunSummary(run_id, "succeeded", time.monotonic() - started, tuple(done))
@@ -302,18 +301,29 @@ def _record_up_to_date(name: str, context: RunContext, postgres: "Postgres") -> 
     return StepRun(name, "skipped", 0.0, StepReport(0, 0, skipped=reason))
 
 
-def _is_up_to_date(settings: Settings, postgres: "Postgres") -> bool:
+def _is_up_to_date(context: RunContext, postgres: "Postgres") -> bool:
+    """Whether the derived tables are what the last complete run left, and would come out the same again."""
+    from energy_iot.reporting.status import clickhouse_rows
+
     with postgres.connect() as connection:
         last = connection.execute(
-            "select state_fingerprint from quality.pipeline_runs where status = 'succeeded' "
-            "and state_fingerprint is not null order by ended_at desc limit 1"
+            "select state_fingerprint, ended_at from quality.pipeline_runs where state_fingerprint is not null "
+            "order by ended_at desc limit 1"
         ).fetchone()
-        disturbed = connection.execute(  # a step ran on its own, or failed, after that complete run
-            "select 1 from quality.pipeline_runs where state_fingerprint is null and status <> 'running' "
-            "and started_at > (select max(ended_at) from quality.pipeline_runs where state_fingerprint is not null) "
-            "limit 1"
+        if last is None or last[0] != state_fingerprint(context.settings, postgres):
+            return False
+        disturbed = connection.execute(  # a run failed, was killed, or rebuilt something by itself since then
+            "select 1 from quality.step_runs where started_at > %s and status <> 'skipped' and run_id <> %s "
+            "and step not in ('check_source', 'ge_validate_staging', 'ge_validate_marts') limit 1",
+            (last[1], context.run_id),
         ).fetchone()
-    return last is not None and not disturbed and last[0] == state_fingerprint(settings, postgres)
+        published = connection.execute(
+            "select details -> 'tables' from quality.step_runs where step = 'sync_to_clickhouse' "
+            "and status = 'succeeded' order by id desc limit 1"
+        ).fetchone()
+    if disturbed is not None or published is None:
+        return False
+    return clickhouse_rows(context.settings) == {name: figures["rows"] for name, figures in published[0].items()}
 
 
 def state_fingerprint(settings: Settings, postgres: "Postgres") -> str:

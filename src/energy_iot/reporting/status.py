@@ -34,7 +34,7 @@ def read_status(settings: Settings) -> dict[str, Any]:
         rows: dict[str, Any] = {
             name: _count(connection, table, condition) for name, (table, condition) in COUNTS.items()
         }
-    return {"run": runs[0] if runs else None, "steps": steps, "rows": rows | {"clickhouse": _clickhouse_rows(settings)}}
+    return {"run": runs[0] if runs else None, "steps": steps, "rows": rows | {"clickhouse": clickhouse_rows(settings)}}
 
 
 def read_runs(connection: psycopg.Connection, *, last: int) -> list[dict[str, Any]]:
@@ -90,7 +90,8 @@ def _count(connection: psycopg.Connection, table: str, condition: str) -> int:
     return int(found[0]) if found else 0
 
 
-def _clickhouse_rows(settings: Settings) -> dict[str, int] | None:
+def clickhouse_rows(settings: Settings) -> dict[str, int] | None:
+    """Rows of each published table; None while another process holds the embedded folder."""
     try:
         with open_clickhouse(settings) as clickhouse:
             tables = clickhouse.query(
