@@ -5,15 +5,15 @@ Colours are CSS variables of the page, so that light, dark and paper need no sec
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import groupby
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import altair as alt
 
 from energy_iot.reporting import formats
-from energy_iot.reporting.report_data import Day, HourOfWeek, MeterAnomalies, ScoredReading, Scores
+from energy_iot.reporting.report_data import KINDS, Day, HourOfWeek, MeterAnomalies, ScoredReading, Scores
 
 Spec = dict[str, Any]
 Values = list[dict[str, Any]]
@@ -28,7 +28,17 @@ HEAT_STEPS: Final = 8
 SQUARE_ROOT_ABOVE: Final = 12
 Y_AXIS_WIDTH: Final = 52  # the same for charts over the same time, so that their days line up
 
-KINDS: Final = {
+# ticks for spans of up to so many days: interval, step, format
+TICKS: Final[tuple[tuple[float, tuple[Literal["day", "week", "month", "year"], int, str]], ...]] = (
+    (21, ("day", 2, "%-d %b")),
+    (120, ("week", 1, "%-d %b")),
+    (200, ("month", 1, "%b %Y")),
+    (800, ("month", 3, "%b %Y")),
+    (2200, ("month", 6, "%b %Y")),
+    (math.inf, ("year", 1, "%Y")),
+)
+
+LOOKS: Final[dict[str | None, tuple[str, str, str]]] = {
     None: ("other reading", "circle", "var(--other)"),
     "high_consumption": ("high consumption", "triangle-up", "var(--high)"),
     "low_consumption": ("low consumption", "triangle-down", "var(--low)"),
@@ -66,17 +76,20 @@ CONFIG: Final[Spec] = {
         "titleBaseline": "bottom",
     },
     "axisX": {"grid": False},
-    "legend": {
-        "labelColor": "var(--ink)",
-        "titleColor": "var(--muted)",
-        "labelFontSize": 12,
-        "titleFontSize": 12,
-        "titleFontWeight": "normal",
-        "orient": "top",
-        "offset": 8,
-        "symbolStrokeWidth": 1.5,
-    },
 }
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line for an SVG of `width` by `height`, y pointing down, and where its highest point is."""
+
+    width: int
+    height: int
+    line: str
+    peak_x: float
+    peak_hour: int
+    peak_kw: float
+    lowest_kw: float
 
 
 def consumption_chart(days: Sequence[Day], *, min_completeness: float) -> Spec:
@@ -87,7 +100,6 @@ def consumption_chart(days: Sequence[Day], *, min_completeness: float) -> Spec:
     title = f"{unit} a {'week' if weekly else 'day'}"
     length = 7 if weekly else 1
     scale, axis = _time_axis(days)
-    x = alt.X("start:T", title=None, scale=scale, axis=axis)
     y_axis = alt.Axis(title=title, tickCount=5, format="~s" if unit == "GWh" else ",~r", minExtent=Y_AXIS_WIDTH)
     values = _day_values(periods, size, length, min_completeness)
     tooltip = [
@@ -99,11 +111,10 @@ def consumption_chart(days: Sequence[Day], *, min_completeness: float) -> Spec:
     if _span_days(days) <= BARS_UP_TO_DAYS:
         chart = (
             alt.Chart(_inline(values))
-            .mark_bar(color="var(--energy)", stroke="var(--energy)", strokeWidth=1)
+            .mark_bar(color="var(--energy)", stroke="var(--energy)", strokeWidth=1, width=_bar_width(days, length))
             .encode(
-                x=x,
-                x2="end:T",
-                y=alt.Y("energy:Q", axis=y_axis, scale=alt.Scale(zero=True)),
+                x=alt.X("middle:T", title=None, scale=scale, axis=axis),
+                y=alt.Y("energy:Q", axis=y_axis),
                 fillOpacity=alt.condition("datum.partial", alt.value(0.15), alt.value(0.9)),
                 tooltip=tooltip,
             )
@@ -117,9 +128,6 @@ def consumption_chart(days: Sequence[Day], *, min_completeness: float) -> Spec:
     lines = [
         base.mark_line(color="var(--energy)", strokeWidth=1, opacity=0.45).encode(y=y),
         base.mark_line(color="var(--energy)", strokeWidth=2.5).encode(y=alt.Y("mean:Q", axis=y_axis)),
-        base.mark_point(size=42, color="var(--energy)", fill="var(--paper)", strokeWidth=1.5, opacity=1)
-        .transform_filter("datum.partial && datum.energy !== null")
-        .encode(y=y),
         base.mark_rule(color="var(--rule-strong)", strokeWidth=1)
         .encode(
             opacity=alt.condition(nearest, alt.value(1), alt.value(0)),
@@ -131,7 +139,10 @@ def consumption_chart(days: Sequence[Day], *, min_completeness: float) -> Spec:
         )
         .add_params(nearest),
     ]
-    return _finish(alt.layer(*lines), 280)
+    if any(value["partial"] for value in values):
+        hollow = base.mark_point(size=42, color="var(--energy)", fill="var(--paper)", strokeWidth=1.5, opacity=1)
+        lines.insert(2, hollow.transform_filter("datum.partial && datum.energy !== null").encode(y=y))
+    return _finish(alt.layer(*lines), 260)
 
 
 def anomalies_chart(days: Sequence[Day]) -> Spec:
@@ -142,31 +153,33 @@ def anomalies_chart(days: Sequence[Day]) -> Spec:
     scale, axis = _time_axis(days)
     values: Values = [
         {
-            "start": _ms(day.day) + 0.1 * DAY_MS * length,
-            "end": _ms(day.day) + 0.9 * DAY_MS * length,
+            "middle": _ms(day.day) + DAY_MS * length // 2,
             "label": f"{day.day:%a} {formats.day(day.day)}",
-            "anomalies": day.anomalies or 0,
+            "kind": LOOKS[kind][0],
+            "anomalies": getattr(day, kind),
             "share": formats.share((day.anomalies or 0) / day.reading_count if day.reading_count else None),
         }
         for day in periods
-        if day.anomalies
+        for kind in KINDS
+        if getattr(day, kind)
     ]
-    top = max((value["anomalies"] for value in values), default=1)
+    top = max((day.anomalies or 0 for day in periods), default=1)
     y_axis = alt.Axis(
         title=f"anomalies a {'week' if weekly else 'day'}", tickCount=min(4, top), format="~s" if top > 9999 else ",d",
         minExtent=Y_AXIS_WIDTH,
     )  # fmt: skip
     chart = (
         alt.Chart(_inline(values))
-        .mark_bar(color="var(--high)")
+        .mark_bar(width=_bar_width(days, length))
         .encode(
-            x=alt.X("start:T", title=None, scale=scale, axis=axis),
-            x2="end:T",
-            y=alt.Y("anomalies:Q", axis=y_axis, scale=alt.Scale(domainMin=0)),
+            x=alt.X("middle:T", title=None, scale=scale, axis=axis),
+            y=alt.Y("anomalies:Q", axis=y_axis),
+            color=_kind_colour(),
             tooltip=[
                 alt.Tooltip("label:N", title="Week from" if weekly else "Day"),
+                alt.Tooltip("kind:N", title="Type"),
                 alt.Tooltip("anomalies:Q", title="Anomalies", format=","),
-                alt.Tooltip("share:N", title="Share of readings"),
+                alt.Tooltip("share:N", title="All types, of readings"),
             ],
         )
     )
@@ -186,10 +199,6 @@ def heat_map(week: Sequence[HourOfWeek]) -> Spec:
         for cell in week
         if math.isfinite(cell.avg_power_kw)
     ]
-    powers = [value["power"] for value in values]
-    low, high = min(powers, default=0.0), max(powers, default=1.0)
-    if low == high:  # one colour for all, rather than a scale of no length
-        low, high = min(0.0, low), max(high, low + 1e-9)
     chart = (
         alt.Chart(_inline(values))
         .mark_rect(stroke="var(--paper)", strokeWidth=1.5, cornerRadius=2)
@@ -216,17 +225,10 @@ def heat_map(week: Sequence[HourOfWeek]) -> Spec:
                 "power:Q",
                 scale=alt.Scale(
                     type="quantize",
-                    domain=[low, high],
+                    domain=heat_bounds(week),
                     range=[f"var(--heat-{step})" for step in range(1, HEAT_STEPS + 1)],
                 ),
-                legend=alt.Legend(
-                    title="mean power of one meter, kW",
-                    format=".2~r",
-                    gradientLength=alt.ExprRef("min(360, width - 20)"),
-                    gradientThickness=10,
-                    gradientStrokeWidth=0,
-                    labelOverlap=True,
-                ),
+                legend=None,
             ),
             tooltip=[
                 alt.Tooltip("label:N", title="Hour"),
@@ -238,14 +240,25 @@ def heat_map(week: Sequence[HourOfWeek]) -> Spec:
     return _finish(chart, 7 * 32)
 
 
+def heat_bounds(week: Sequence[HourOfWeek]) -> tuple[float, float]:
+    """Least and most of the colour scale of `heat_map`, kW."""
+    powers = [cell.avg_power_kw for cell in week if math.isfinite(cell.avg_power_kw)]
+    low, high = min(powers, default=0.0), max(powers, default=0.0)
+    return (low, high) if low < high else (min(0.0, low), max(high, 1e-9))  # one value is no scale
+
+
 def score_chart(scores: Scores, *, threshold: float) -> Spec:
     """Score against consumption: the highest anomalies and a sample of the others, with the threshold."""
     # anomalies last: drawn on top of the crowd
     values: Values = [_point(reading) for reading in (*scores.others, *reversed(scores.top)) if _is_finite(reading)]
-    kinds = [kind for kind in KINDS if any(value["kind"] == KINDS[kind][0] for value in values)]
+    kinds = [kind for kind in LOOKS if any(value["kind"] == LOOKS[kind][0] for value in values)]
     consumption = sorted(value["kwh"] for value in values)
-    skewed = consumption[0] >= 0 and consumption[-1] > SQUARE_ROOT_ABOVE * max(consumption[len(consumption) // 2], 1e-9)
-    legend_domain = [KINDS[kind][0] for kind in kinds]
+    skewed = (
+        bool(consumption)
+        and consumption[0] >= 0
+        and consumption[-1] > SQUARE_ROOT_ABOVE * max(consumption[len(consumption) // 2], 1e-9)
+    )
+    names = [LOOKS[kind][0] for kind in kinds]
     lowest = min([threshold, *(value["score"] for value in values)])
     highest = max([threshold, *(value["score"] for value in values)])
     margin = max(0.01, (highest - lowest) * 0.06)
@@ -266,13 +279,15 @@ def score_chart(scores: Scores, *, threshold: float) -> Spec:
             ),
             color=alt.Color(
                 "kind:N",
-                scale=alt.Scale(domain=legend_domain, range=[KINDS[kind][2] for kind in kinds]),
-                legend=alt.Legend(
-                    title=None, columns=alt.ExprRef("width < 420 ? 2 : 4"), symbolOpacity=1, symbolSize=70
-                ),
+                scale=alt.Scale(domain=names, range=[LOOKS[kind][2] for kind in kinds]),
+                legend=None,
             ),
-            shape=alt.Shape("kind:N", scale=alt.Scale(domain=legend_domain, range=[KINDS[kind][1] for kind in kinds])),
-            opacity=alt.condition(f"datum.kind === '{KINDS[None][0]}'", alt.value(0.4), alt.value(0.9)),
+            shape=alt.Shape(
+                "kind:N",
+                scale=alt.Scale(domain=names, range=[LOOKS[kind][1] for kind in kinds]),
+                legend=None,
+            ),
+            opacity=alt.condition(f"datum.kind === '{LOOKS[None][0]}'", alt.value(0.4), alt.value(0.9)),
             tooltip=[
                 alt.Tooltip("meter:N", title="Meter"),
                 alt.Tooltip("time:N", title="Time, UTC"),
@@ -296,49 +311,98 @@ def score_chart(scores: Scores, *, threshold: float) -> Spec:
 
 
 def meters_chart(meters: Sequence[MeterAnomalies], *, fleet_share: float) -> Spec:
-    """Share of anomalous readings of the meters where it is highest, with the fleet's share."""
-    values: Values = [
+    """Share of anomalous readings by type, of the meters where it is highest, with the fleet's share."""
+    totals: Values = [
+        {"meter": meter.meter_id, "percent": _number(meter.share * 100), "label": formats.share(meter.share)}
+        for meter in meters
+    ]
+    parts: Values = [
         {
             "meter": meter.meter_id,
-            "percent": _number(meter.share * 100),
-            "label": formats.share(meter.share),
-            "anomalies": meter.anomalies,
+            "percent": _number(getattr(meter, kind) / meter.readings * 100),
+            "kind": LOOKS[kind][0],
+            "anomalies": getattr(meter, kind),
             "readings": meter.readings,
         }
         for meter in meters
+        for kind in KINDS
+        if getattr(meter, kind)
     ]
-    highest = max([fleet_share * 100, *(value["percent"] for value in values)])
-    base = alt.Chart(_inline(values)).encode(
-        y=alt.Y(
-            "meter:N",
-            sort=None,
-            title=None,
-            axis=alt.Axis(labelLimit=alt.ExprRef("containerSize()[0] < 480 ? 96 : 220"), labelColor="var(--ink)"),
-        ),
-        x=alt.X(
-            "percent:Q",
-            title="anomalies, % of the meter's readings",
-            scale=alt.Scale(domain=[0, highest * 1.12], nice=False),
-            axis=alt.Axis(grid=True, tickCount=5, format=".2~r"),
-        ),
-        tooltip=[
-            alt.Tooltip("meter:N", title="Meter"),
-            alt.Tooltip("label:N", title="Share"),
-            alt.Tooltip("anomalies:Q", title="Anomalies", format=","),
-            alt.Tooltip("readings:Q", title="Readings", format=","),
-        ],
+    highest = max([fleet_share * 100, *(total["percent"] for total in totals)])
+    y = alt.Y(
+        "meter:N",
+        sort=[meter.meter_id for meter in meters],
+        title=None,
+        axis=alt.Axis(labelLimit=alt.ExprRef("containerSize()[0] < 480 ? 96 : 220"), labelColor="var(--ink)"),
     )
-    fleet = alt.Chart(
-        _inline([{"percent": _number(fleet_share * 100), "label": f"whole fleet {formats.share(fleet_share)}"}])
+    x = alt.X(
+        "percent:Q",
+        title="anomalies, % of the meter's readings",
+        scale=alt.Scale(domain=[0, highest], nice=False),
+        axis=alt.Axis(grid=True, tickCount=5, format=".2~r"),
     )
+    bars = (
+        alt.Chart(_inline(parts))
+        .mark_bar(height=alt.RelativeBandSize(band=0.62))
+        .encode(
+            y=y,
+            x=x,
+            color=_kind_colour(),
+            tooltip=[
+                alt.Tooltip("meter:N", title="Meter"),
+                alt.Tooltip("kind:N", title="Type"),
+                alt.Tooltip("anomalies:Q", title="Anomalies", format=","),
+                alt.Tooltip("readings:Q", title="Of readings", format=","),
+            ],
+        )
+    )
+    fleet = alt.Chart(_inline([{"percent": _number(fleet_share * 100)}]))
+    names = alt.Chart(_inline(totals)).encode(y=y, x=x, text="label:N")
     layers = [
-        base.mark_bar(color="var(--high)", height=alt.RelativeBandSize(band=0.62)),
-        base.mark_text(align="left", dx=6, color="var(--ink)", fontSize=12).encode(text="label:N"),
-        fleet.mark_rule(color="var(--ink)", strokeDash=[5, 4], strokeWidth=1.2).encode(
-            x="percent:Q", tooltip=alt.Tooltip("label:N", title="Share")
-        ),
+        bars,
+        fleet.mark_rule(color="var(--ink)", strokeDash=[5, 4], strokeWidth=1.2).encode(x="percent:Q"),
+        # first in the paper's colour, wider: keeps the dashed line out of the figures
+        names.mark_text(align="left", dx=6, stroke="var(--paper)", strokeWidth=5, fontSize=12, strokeJoin="round"),
+        names.mark_text(align="left", dx=6, color="var(--ink)", fontSize=12),
     ]
-    return _finish(alt.layer(*layers), 26 * len(values) + 10)
+    return _finish(alt.layer(*layers), 26 * len(totals) + 10) | {
+        "padding": {
+            "left": 2,
+            "top": 2,
+            "bottom": 2,
+            "right": 16,
+        },  # room for the end of the figure beside the longest bar
+    }
+
+
+def average_day(week: Sequence[HourOfWeek], *, width: int = 300, height: int = 92) -> Curve | None:
+    """The mean power of one meter through the day, as a path to draw without a library; None with hours unknown."""
+    known = [cell for cell in week if math.isfinite(cell.avg_power_kw)]
+    readings, energy = [0] * 24, [0.0] * 24
+    for cell in known:
+        readings[cell.hour_of_day] += cell.reading_count
+        energy[cell.hour_of_day] += cell.avg_power_kw * cell.reading_count
+    if not all(readings):
+        return None
+    power = [total / number for total, number in zip(energy, readings, strict=True)]
+    peak = max(power)
+    if peak <= 0 or min(power) < 0:
+        return None
+    points = [
+        (round((hour + 0.5) * width / 24, 1), round(height - value / peak * height, 1))
+        for hour, value in enumerate(power)
+    ]
+    points = [(0, points[0][1]), *points, (width, points[-1][1])]
+    hour = power.index(peak)
+    return Curve(
+        width=width,
+        height=height,
+        line="M" + "L".join(f"{x:g} {y:g}" for x, y in points),
+        peak_x=points[hour + 1][0],
+        peak_hour=hour,
+        peak_kw=peak,
+        lowest_kw=min(power),
+    )
 
 
 def by_week(days: Iterable[Day]) -> list[Day]:
@@ -355,10 +419,22 @@ def by_week(days: Iterable[Day]) -> list[Day]:
                 reading_count=sum(day.reading_count for day in members),
                 # a week that starts or ends within is as incomplete as its missing days make it
                 expected_reading_count=round(sum(day.expected_reading_count for day in members) * 7 / len(members)),
-                anomalies=sum(day.anomalies or 0 for day in members) if members[0].anomalies is not None else None,
+                **_sum_kinds(members),
             )
         )
     return weeks
+
+
+def _sum_kinds(days: Sequence[Day]) -> dict[str, int | None]:
+    scored = days[0].anomalies is not None
+    return {kind: sum(getattr(day, kind) or 0 for day in days) if scored else None for kind in KINDS}
+
+
+def _kind_colour() -> alt.Color:
+    """The same colour for each type in each chart; the page draws the legend."""
+    kinds = [LOOKS[kind] for kind in KINDS]
+    scale = alt.Scale(domain=[name for name, _, _ in kinds], range=[colour for _, _, colour in kinds])
+    return alt.Color("kind:N", scale=scale, legend=None)
 
 
 def rolling_mean(values: Sequence[float | None], length: int = 7) -> list[float | None]:
@@ -378,9 +454,7 @@ def rolling_mean(values: Sequence[float | None], length: int = 7) -> list[float 
 def _day_values(periods: Sequence[Day], size: float, length: int, min_completeness: float) -> Values:
     return [
         {
-            "start": _ms(day.day) + 0.08 * DAY_MS * length,
-            "end": _ms(day.day) + 0.92 * DAY_MS * length,
-            "middle": _ms(day.day) + DAY_MS * length / 2,
+            "middle": _ms(day.day) + DAY_MS * length // 2,
             "label": f"{day.day:%a} {formats.day(day.day)}",
             "energy": _number(day.consumption_kwh / size),
             "complete": formats.share(day.completeness),
@@ -414,13 +488,24 @@ def _with_means(values: Values, length: int) -> Values:
 
 def _time_axis(days: Sequence[Day]) -> tuple[alt.Scale, alt.Axis]:
     """The same scale and axis for each chart over the days."""
-    scale = alt.Scale(type="utc", domain=[_ms(days[0].day), _ms(days[-1].day) + DAY_MS], nice=False)
-    if _span_days(days) <= 10:
-        noons = [_ms(days[0].day + timedelta(days=number)) + DAY_MS // 2 for number in range(_span_days(days))]
+    ends = [
+        alt.DateTime(year=day.year, month=day.month, date=day.day, utc=True)
+        for day in (days[0].day, days[-1].day + timedelta(days=1))
+    ]
+    scale = alt.Scale(type="utc", domain=ends, nice=False, padding=0)
+    span = _span_days(days)
+    if span <= 10:
+        noons = [_ms(days[0].day + timedelta(days=number)) + DAY_MS // 2 for number in range(span)]
         return scale, alt.Axis(values=noons, format="%a %-d %b", ticks=False, labelOverlap=True)
+    interval, step, label = next(ticks for longest, ticks in TICKS if span <= longest)
     return scale, alt.Axis(
-        tickCount=alt.ExprRef("max(2, width / 110)"), labelOverlap=True, labelFlush=True, labelBound=True
+        tickCount=alt.TimeIntervalStep(interval=interval, step=step), format=label, labelOverlap=True, labelBound=True
     )
+
+
+def _bar_width(days: Sequence[Day], length: int) -> alt.ExprRef:
+    """Pixels of a bar of `length` days, with some air between two."""
+    return alt.ExprRef(f"max(1, min(64, 0.8 * {length} * width / {_span_days(days)}))")
 
 
 def _span_days(days: Sequence[Day]) -> int:
@@ -433,7 +518,7 @@ def _point(reading: ScoredReading) -> dict[str, Any]:
         "time": formats.instant(reading.reading_timestamp),
         "kwh": _number(reading.consumption_kwh),
         "score": _number(reading.anomaly_score),
-        "kind": KINDS.get(reading.anomaly_type, KINDS["unusual_pattern"])[0],
+        "kind": LOOKS.get(reading.anomaly_type, LOOKS["unusual_pattern"])[0],
     }
 
 

@@ -5,7 +5,7 @@ from typing import Final, Literal
 
 from energy_iot.pipeline import find_step
 from energy_iot.reporting import formats
-from energy_iot.reporting.charts import WEEKDAYS, WEEKS_BEYOND_DAYS, by_week
+from energy_iot.reporting.charts import BARS_UP_TO_DAYS, WEEKDAYS, WEEKLY_LINE_BEYOND_DAYS, WEEKS_BEYOND_DAYS, by_week
 from energy_iot.reporting.report_data import Day, ReportData
 
 NBSP: Final = formats.THIN
@@ -103,7 +103,7 @@ def consumption(data: ReportData, *, min_completeness: float) -> str:
         return f"{formats.energy(high.consumption_kwh)} on {formats.day(high.day)}, the only day there is."
     mean = sum(day.consumption_kwh for day in whole) / len(whole)
     text = (
-        f"{formats.energy(mean)} on the mean day; most on {formats.day(high.day)} "
+        f"{formats.energy(mean)} on an average day; most on {formats.day(high.day)} "
         f"({formats.energy(high.consumption_kwh)}), least on {formats.day(low.day)} "
         f"({formats.energy(low.consumption_kwh)})."
     )
@@ -116,6 +116,11 @@ def consumption(data: ReportData, *, min_completeness: float) -> str:
         )
     if absent:
         text += f" {formats.plural(absent, 'day')} without any reading."
+    span = (days[-1].day - days[0].day).days + 1
+    if span > WEEKLY_LINE_BEYOND_DAYS:
+        text += " Thin line: each week; thick line: the mean of the four weeks up to it."
+    elif span > BARS_UP_TO_DAYS:
+        text += " Thin line: each day; thick line: the mean of the seven days up to it."
     return text
 
 
@@ -188,3 +193,11 @@ def meters(data: ReportData) -> str:
     if left_out:
         text += f" {formats.plural(left_out, 'meter')} with fewer than {scores.min_meter_readings} readings not ranked."
     return text
+
+
+def kinds(data: ReportData) -> str:
+    """How many anomalies there are of each type."""
+    if not data.scores or not data.scores.anomalies:
+        return ""
+    parts = [f"{formats.count(number)} {formats.words(kind)}" for kind, number in data.scores.anomalies_by_type.items()]
+    return f"All {formats.plural(data.scores.anomalies, 'anomaly', 'anomalies')} by type: {', '.join(parts)}."

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Final
+from urllib.parse import quote, urlencode
 
 import adbc_driver_postgresql.dbapi
 import psycopg
@@ -55,12 +56,8 @@ class Postgres:
     @property
     def uri(self) -> str:
         """URI for libpq, everything in its query part: a socket folder cannot stand where a host name does."""
-        return _uri("postgresql", self.parameters)
-
-    @property
-    def sqlalchemy_url(self) -> str:
-        """The same for SQLAlchemy over psycopg 3."""
-        return _uri("postgresql+psycopg", self.parameters)
+        known = self.parameters
+        return f"postgresql:///{quote(known.pop('dbname', ''))}?{urlencode(known, quote_via=quote)}"
 
     def unreachable(self, error: Exception) -> StorageError:
         """An error that names host and reason, and no password."""
@@ -73,13 +70,6 @@ class Postgres:
             f"PostgreSQL at {where}: {text}",
             fix="check that it runs and accepts this user; `energy-iot doctor` tells more",
         )
-
-
-def _uri(scheme: str, parameters: dict[str, str]) -> str:
-    from urllib.parse import quote, urlencode
-
-    rest = {key: value for key, value in parameters.items() if key != "dbname"}
-    return f"{scheme}:///{quote(parameters.get('dbname', ''))}?{urlencode(rest, quote_via=quote)}"
 
 
 @contextmanager
