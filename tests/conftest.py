@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
+import hypothesis
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
@@ -13,7 +14,9 @@ from energy_iot.settings import Settings
 from energy_iot.storage.embedded_postgres import SUPERUSER, running_server
 from energy_iot.storage.postgres import Postgres, open_postgres
 
-ROOT = Path(__file__).resolve().parents[1]
+# no deadline: machines are shared, and a slow example says nothing about the code
+hypothesis.settings.register_profile("project", deadline=None)
+hypothesis.settings.load_profile("project")
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,344 @@
+"""The steps check_source and ingest_data: files to raw_data, each whole in one transaction or not at all."""
+
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from io import BytesIO
+from itertools import islice
+from typing import Any, Final, Literal
+
+import polars as pl
+import psycopg
+from psycopg import sql
+
+from energy_iot.errors import EnergyIoTError, InputFileError, StorageError
+from energy_iot.ingestion.parse_readings import Parsed, ReadingParser
+from energy_iot.ingestion.readers.batch import Batch, Reject
+from energy_iot.ingestion.source_files import SourceFile, expand, inspect, refuse_changed
+from energy_iot.ingestion.sources import choose_mappings
+from energy_iot.pipeline import RunContext, StepReport
+from energy_iot.reporting.progress import Advance
+from energy_iot.storage.postgres import Postgres, open_postgres
+
+SHOWN_REJECTS: Final = 3
+PARSED_AHEAD: Final = 2  # chunks that wait for the server; more only cost memory
+Status = Literal["new", "loaded", "already loaded"]
+NEW: Final = "new"
+LOADED: Final = "loaded"
+ALREADY_LOADED: Final = "already loaded"
+
+
+@dataclass
+class FileReport:
+    """What became of one file; JSON-able, in the details of the step."""
+
+    file: str
+    source: str
+    status: Status
+    lines: int = 0
+    loaded: int = 0
+    without_consumption: int = 0
+    rejected: int = 0
+    blank: int = 0
+    interval_minutes: int | None = None
+    first_timestamp: str | None = None
+    last_timestamp: str | None = None
+    first_rejects: list[str] = field(default_factory=list)
+
+
+def check_source(context: RunContext) -> StepReport:
+    """Recognise the files and say which are new; writes nothing.
+
+    Raises:
+        InputFileError: A file is missing, empty, damaged, binary or of no known format.
+        StorageError: The database cannot be asked what is loaded.
+    """
+    if not context.options.files:
+        return StepReport(0, 0, skipped="no files given")
+    sources = _inspect_all(context, verify=True)
+    with open_postgres(context.settings) as postgres:
+        known = _known_files(postgres, sources)
+    reports = [
+        FileReport(source.name, source.mapping_name, ALREADY_LOADED if is_known else NEW)
+        for source, is_known in _with_repeats(sources, known)
+    ]
+    warnings = [warning for source in sources for warning in source.warnings]
+    return StepReport(0, 0, tuple(warnings), {"files": [asdict(report) for report in reports]}, _nothing_new(reports))
+
+
+def ingest_data(context: RunContext) -> StepReport:
+    """Load each new file into raw_data in a transaction of its own; a file loaded before is left alone.
+
+    All files are recognised before the first is loaded.
+
+    Raises:
+        InputFileError: A file cannot be used, or too many of its lines are unreadable; says which files were loaded.
+        StorageError: PostgreSQL refuses or went away; the file in work is not loaded.
+    """
+    if not context.options.files:
+        return StepReport(0, 0, skipped="no files given")
+    sources = _inspect_all(context, verify=False)
+    reports: list[FileReport] = []
+    with open_postgres(context.settings) as postgres:
+        known = _known_files(postgres, sources)
+        for place, (source, is_known) in enumerate(_with_repeats(sources, known)):
+            if is_known:
+                reports.append(FileReport(source.name, source.mapping_name, ALREADY_LOADED))
+                continue
+            try:
+                reports.append(_load(source, context, postgres))
+            except EnergyIoTError as error:
+                if len(sources) == 1:
+                    raise
+                done = [report.file for report in reports if report.status == LOADED]
+                rest = [unread.name for unread in sources[place:]]
+                raise type(error)(
+                    f"{error.problem}\n  loaded: {', '.join(done) or 'none'}; not loaded: {', '.join(rest)}",
+                    fix=error.fix,
+                ) from error
+    warnings = [warning for source in sources for warning in source.warnings]
+    for report in reports:
+        warnings += _warnings(report)
+    return StepReport(
+        rows_in=sum(report.lines for report in reports),
+        rows_out=sum(report.loaded for report in reports),
+        warnings=tuple(warnings),
+        details={
+            "files": [asdict(report) for report in reports],
+            "rejected": sum(report.rejected for report in reports),
+        },
+        skipped=_nothing_new(reports),
+    )
+
+
+def _inspect_all(context: RunContext, *, verify: bool) -> list[SourceFile]:
+    mappings = choose_mappings(context.options.source)
+    paths = expand(context.options.files)
+    with context.progress.task("checking files", len(paths), unit="files") as advance:
+        sources = []
+        for path in paths:
+            sources.append(inspect(path, mappings, verify=verify))
+            advance(1)
+    return sources
+
+
+def _known_files(postgres: Postgres, sources: list[SourceFile]) -> set[str]:
+    with postgres.connect() as connection:
+        rows = connection.execute(
+            "select sha256 from raw_data.ingested_files where sha256 = any(%s)",
+            ([source.fingerprint.sha256 for source in sources],),
+        ).fetchall()
+    return {sha256 for (sha256,) in rows}
+
+
+def _with_repeats(sources: list[SourceFile], known: set[str]) -> Iterator[tuple[SourceFile, bool]]:
+    """Each file and whether its content is known: loaded before, or the same as an earlier one of these."""
+    seen = set(known)
+    for source in sources:
+        yield source, source.fingerprint.sha256 in seen
+        seen.add(source.fingerprint.sha256)
+
+
+def _nothing_new(reports: list[FileReport]) -> str | None:
+    if any(report.status != ALREADY_LOADED for report in reports):
+        return None
+    names = ", ".join(report.file for report in reports[:SHOWN_REJECTS])
+    more = f" and {len(reports) - SHOWN_REJECTS} more" if len(reports) > SHOWN_REJECTS else ""
+    return f"nothing new: {names}{more} {'was' if len(reports) == 1 else 'were'} loaded before"
+
+
+def _warnings(report: FileReport) -> list[str]:
+    found = []
+    if report.rejected:
+        found.append(
+            f"{report.file}: {report.rejected:,} of {report.lines:,} lines rejected: {'; '.join(report.first_rejects)}"
+        )
+    if report.without_consumption:
+        found.append(
+            f"{report.file}: {report.without_consumption:,} of {report.lines:,} readings have no consumption: "
+            "kept in raw_data, counted as missing"
+        )
+    return found
+
+
+# --- one file ---------------------------------------------------------------------------------------------------------
+
+
+def _load(source: SourceFile, context: RunContext, postgres: Postgres) -> FileReport:
+    """Load a file in one transaction.
+
+    Raises:
+        InputFileError: It is damaged, or more of its lines are rejected than the settings allow.
+        StorageError: PostgreSQL refuses or went away.
+    """
+    report = FileReport(source.name, source.mapping_name, LOADED)
+    parser = ReadingParser(context.settings, datetime.now(UTC).replace(tzinfo=None))
+    with (
+        context.progress.task(f"loading {source.name}", source.total_bytes, unit="bytes") as advance,
+        _explain_refused(source.name),
+        postgres.connect() as connection,
+    ):
+        file_id = _register(connection, source, context)
+        if file_id is None:  # another process was faster
+            return FileReport(source.name, source.mapping_name, ALREADY_LOADED)
+        _copy_readings(connection, source, parser, file_id, report, advance)
+        if not report.lines:
+            raise InputFileError(f"{source.name}: it has a header and no readings", fix="export the readings again")
+        _refuse_too_many_rejects(report, context.settings.max_rejected_share)
+        refuse_changed(source.path, source.fingerprint)
+        report.interval_minutes = parser.interval_minutes or context.settings.default_interval_minutes
+        connection.execute(
+            "update raw_data.ingested_files set interval_minutes = %s, lines_read = %s, readings_loaded = %s, "
+            "readings_without_consumption = %s, readings_rejected = %s, first_timestamp = %s, last_timestamp = %s "
+            "where file_id = %s",
+            (
+                report.interval_minutes,
+                report.lines,
+                report.loaded,
+                report.without_consumption,
+                report.rejected,
+                report.first_timestamp,
+                report.last_timestamp,
+                file_id,
+            ),
+        )
+    return report
+
+
+@contextmanager
+def _explain_refused(name: str) -> Iterator[None]:
+    try:
+        yield
+    except psycopg.Error as error:  # connection trouble is a StorageError already
+        raise StorageError(
+            f"PostgreSQL refused the readings of {name}: {(str(error).splitlines() or [type(error).__name__])[0]}",
+            fix="nothing of the file was loaded; `energy-iot doctor` checks the database",
+        ) from error
+
+
+def _register(connection: psycopg.Connection, source: SourceFile, context: RunContext) -> int | None:
+    """Reserve the file's row, to be completed at the end; None when its content is loaded.
+
+    The unique hash makes a second process wait here until the first has committed or given up.
+    """
+    row = connection.execute(
+        "insert into raw_data.ingested_files (sha256, file_name, source_name, interval_minutes, size_bytes, "
+        "lines_read, readings_loaded, readings_without_consumption, readings_rejected, run_id) "
+        "values (%s, %s, %s, 1, %s, 0, 0, 0, 0, %s) on conflict (sha256) do nothing returning file_id",
+        (
+            source.fingerprint.sha256,
+            source.name,
+            source.mapping_name,
+            source.fingerprint.size_bytes,
+            context.run_id,
+        ),
+    ).fetchone()
+    return int(row[0]) if row else None
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """A parsed batch, ready for the server."""
+
+    batch: Batch
+    parsed: Parsed
+    columns: tuple[str, ...]
+    csv: bytes
+
+
+def _copy_readings(
+    connection: psycopg.Connection,
+    source: SourceFile,
+    parser: ReadingParser,
+    file_id: int,
+    report: FileReport,
+    advance: Advance,
+) -> None:
+    def prepare() -> Generator[_Chunk]:
+        for batch, layout in source.read():
+            parsed = parser.parse(batch, layout)
+            frame = parsed.readings.with_columns(
+                pl.lit(source.name).alias("source_file"), pl.lit(file_id).alias("file_id")
+            )
+            yield _Chunk(batch, parsed, tuple(frame.columns), _as_csv(frame))
+
+    first: datetime | None = None
+    last: datetime | None = None
+    with closing(_ahead(prepare())) as chunks:  # an error stops the thread at once, not when collected
+        for chunk in chunks:
+            readings, rejects = chunk.parsed.readings, chunk.parsed.rejects
+            report.lines += chunk.batch.records
+            report.blank += chunk.batch.blank
+            report.loaded += readings.height
+            report.rejected += len(rejects)
+            if readings.height:
+                _copy(connection, "meter_readings", chunk.columns, chunk.csv)
+                report.without_consumption += readings["electricity_consumed"].null_count()
+                times = readings["timestamp"]
+                first, last = _extremes(first, last, times.min(), times.max())
+            if rejects:
+                _copy(connection, "rejected_readings", *_reject_rows(rejects, file_id))
+                shown = [f"line {reject.line_number}: {reject.reason}" for reject in rejects]
+                report.first_rejects += islice(shown, SHOWN_REJECTS - len(report.first_rejects))
+            advance(chunk.batch.progress)
+    report.first_timestamp = first.isoformat() if first else None
+    report.last_timestamp = last.isoformat() if last else None
+
+
+def _extremes(first: datetime | None, last: datetime | None, low: Any, high: Any) -> tuple[datetime, datetime]:
+    return (min(first, low) if first else low), (max(last, high) if last else high)
+
+
+def _ahead(chunks: Generator[_Chunk]) -> Generator[_Chunk]:
+    """The same chunks, the next ones being made in a thread while the caller is busy with one.
+
+    Parsing and the server's work on a COPY then share the time instead of adding up.
+    """
+    with closing(chunks), ThreadPoolExecutor(max_workers=1, thread_name_prefix="parse") as executor:
+        waiting: deque[Future[_Chunk | None]] = deque()
+        try:
+            while True:
+                while len(waiting) < PARSED_AHEAD:
+                    waiting.append(executor.submit(next, chunks, None))
+                chunk = waiting.popleft().result()
+                if chunk is None:
+                    return
+                yield chunk
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _copy(connection: psycopg.Connection, table: str, columns: Iterable[str], csv: bytes) -> None:
+    command = sql.SQL("copy raw_data.{} ({}) from stdin (format csv)").format(
+        sql.Identifier(table), sql.SQL(", ").join(map(sql.Identifier, columns))
+    )
+    with connection.cursor() as cursor, cursor.copy(command) as copy:
+        copy.write(csv)
+
+
+def _as_csv(frame: pl.DataFrame) -> bytes:
+    buffer = BytesIO()
+    # numbers in their shortest form that reads back equal; nothing is null, "" is an empty text
+    frame.write_csv(buffer, include_header=False)
+    return buffer.getvalue()
+
+
+def _reject_rows(rejects: list[Reject], file_id: int) -> tuple[tuple[str, ...], bytes]:
+    frame = pl.DataFrame(rejects, schema=list(Reject._fields), orient="row").with_columns(file_id=pl.lit(file_id))
+    return tuple(frame.columns), _as_csv(frame)
+
+
+def _refuse_too_many_rejects(report: FileReport, allowed: float) -> None:
+    if report.rejected <= allowed * report.lines:
+        return
+    raise InputFileError(
+        f"{report.file}: {report.rejected:,} of {report.lines:,} lines cannot be read "
+        f"({report.rejected / report.lines:.1%}, allowed are {allowed:.1%}); nothing of it was loaded\n  "
+        + "\n  ".join(report.first_rejects),
+        fix="check the format with `energy-iot check-source`, describe it in a mapping (--source), correct the file, "
+        "or raise the setting max_rejected_share",
+    )

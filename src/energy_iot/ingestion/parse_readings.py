@@ -1,0 +1,228 @@
+"""Batches of fields to readings in our units, and rejects with their reason. Computes; touches no file or database."""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final
+
+import polars as pl
+
+from energy_iot.ingestion.readers.batch import LINE, Batch, Reject, shown
+from energy_iot.ingestion.sources import ISO, NUMBER_FIELDS, EnergyColumn, Layout, SourceMapping
+from energy_iot.ingestion.timestamps import (
+    RepeatedHours,
+    choose_format,
+    infer_interval_minutes,
+    to_instants,
+)
+from energy_iot.settings import Settings
+
+LARGEST_NUMBER: Final = 1e9  # no energy, temperature or voltage of a meter comes near
+LONGEST_TEXT: Final = 200  # a longer meter id would not fit the database's indexes
+# our fields as raw_data.meter_readings calls them
+TABLE_COLUMNS: Final = {"consumption": "electricity_consumed"}
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """Readings of a batch and what could not become one.
+
+    Attributes:
+        readings: meter_id, timestamp (UTC, start of the interval) and the columns of raw_data.meter_readings that the
+            table has, in the order of the file.
+        rejects: The others, in the order of the file.
+    """
+
+    readings: pl.DataFrame
+    rejects: list[Reject]
+
+
+@dataclass(frozen=True)
+class _Fault:
+    """Rows with one kind of fault; `reason` has {value} where the value found goes."""
+
+    rows: pl.Series
+    reason: str
+    values: pl.Series
+
+
+@dataclass
+class ReadingParser:
+    """Parses one file: what its beginning tells, and what its lines share, is kept here.
+
+    Attributes:
+        settings: Defaults and limits.
+        now: Naive UTC; readings much later are rejected.
+        interval_minutes: Minutes between readings; None until the mapping or the first readings told.
+    """
+
+    settings: Settings
+    now: datetime
+    interval_minutes: int | None = None
+    _repeated: RepeatedHours = field(default_factory=RepeatedHours)
+    _formats: dict[str, str] = field(default_factory=dict)
+
+    def parse(self, batch: Batch, layout: Layout) -> Parsed:
+        """Turn the fields of `batch` into readings."""
+        frame, mapping = batch.frame, layout.mapping
+        if not frame.height:
+            return Parsed(pl.DataFrame(), batch.rejects)
+        meter_ids, faults = self._meter_ids(frame, mapping)
+        timestamps, time_faults = self._timestamps(frame, batch.part, mapping, meter_ids)
+        faults += time_faults
+        readings = {"meter_id": meter_ids, "timestamp": timestamps}
+        for name in NUMBER_FIELDS:
+            if name in frame.columns:
+                column = getattr(mapping.readings, name)
+                numbers, number_faults = _numbers(frame[name], mapping, column.column)
+                if isinstance(column, EnergyColumn):
+                    assert self.interval_minutes is not None
+                    numbers = _in_kwh(numbers, column, self.interval_minutes)
+                readings[TABLE_COLUMNS.get(name, name)] = numbers
+                faults += number_faults
+        if mapping.readings.anomaly_label and "anomaly_label" in frame.columns:
+            column_name = mapping.readings.anomaly_label.column
+            readings["anomaly_label"], label_faults = _texts(frame["anomaly_label"], mapping, column_name)
+            faults += label_faults
+        parsed = pl.DataFrame(readings)
+        faults = [fault for fault in faults if fault.rows.any()]
+        if not faults:
+            return Parsed(parsed, batch.rejects)
+        bad = faults[0].rows
+        for fault in faults[1:]:
+            bad = bad | fault.rows
+        rejects = sorted(batch.rejects + _explain(batch, bad, faults), key=lambda reject: reject.line_number)
+        return Parsed(parsed.filter(~bad), rejects)
+
+    def _meter_ids(self, frame: pl.DataFrame, mapping: SourceMapping) -> tuple[pl.Series, list[_Fault]]:
+        if mapping.meter.column is None:
+            default = mapping.meter.default_id or self.settings.default_meter_id
+            return pl.Series([default], dtype=pl.String).new_from_index(0, frame.height), []
+        meter_ids, faults = _texts(frame["meter_id"], mapping, mapping.meter.column)
+        missing = _Fault(meter_ids.is_null(), f"{mapping.meter.column} is missing", frame["meter_id"])
+        return meter_ids, [missing, *faults]
+
+    def _timestamps(
+        self, frame: pl.DataFrame, part: str, mapping: SourceMapping, meter_ids: pl.Series
+    ) -> tuple[pl.Series, list[_Fault]]:
+        columns = mapping.timestamp
+        stamps = _joined_timestamp(frame, len(columns.columns))
+        if part not in self._formats:  # the beginning of a table decides for all of it
+            self._formats[part] = choose_format(stamps, columns.formats) if stamps.dtype == pl.String else ISO
+        zone = columns.time_zone or self.settings.time_zone
+        earliest = self.settings.earliest_timestamp
+        latest = self.now + timedelta(hours=self.settings.max_future_hours)
+        found = to_instants(
+            stamps,
+            text_format=self._formats[part],
+            zone=zone,
+            meter_ids=meter_ids,
+            repeated=self._repeated,
+            earliest=earliest,
+            latest=latest,
+        )
+        self.interval_minutes = (
+            self.interval_minutes
+            or mapping.interval_minutes
+            or infer_interval_minutes(found.utc, meter_ids)
+            or self.settings.default_interval_minutes
+        )
+        utc = found.utc - timedelta(minutes=self.interval_minutes) if columns.edge == "end" else found.utc
+        name = " ".join(columns.columns)
+        early = found.too_early | (utc < earliest).fill_null(False)
+        late = found.too_late | (utc > latest).fill_null(False)
+        missing = stamps.str.strip_chars() == "" if stamps.dtype == pl.String else _none(stamps)
+        unreadable = f"{name} {{value}} is not a time in the format {self._formats[part]}"
+        return utc, [
+            _Fault(found.unreadable & (stamps.is_null() | missing), f"{name} is missing", stamps),
+            _Fault(found.unreadable, unreadable, stamps),
+            _Fault(early, f"{name} {{value}} is before {earliest:%Y-%m-%d %H:%M} UTC", stamps),
+            _Fault(late, f"{name} {{value}} is in the future, after {latest:%Y-%m-%d %H:%M} UTC", stamps),
+            _Fault(found.skipped, f"{name} {{value}} does not exist in {zone}: the clock skips it", stamps),
+        ]
+
+
+def _none(series: pl.Series) -> pl.Series:
+    return pl.Series([False], dtype=pl.Boolean).new_from_index(0, len(series))
+
+
+def _joined_timestamp(frame: pl.DataFrame, count: int) -> pl.Series:
+    """The timestamp columns as one: texts joined by a space, or a single column of dates or times as it is."""
+    if count > 1:
+        names = [f"timestamp_{number}" for number in range(1, count + 1)]
+        return frame.select(pl.concat_str([pl.col(name).cast(pl.String) for name in names], separator=" ")).to_series()
+    stamps = frame["timestamp_1"]
+    return stamps if stamps.dtype in (pl.String, pl.Date) or stamps.dtype == pl.Datetime else stamps.cast(pl.String)
+
+
+def _texts(series: pl.Series, mapping: SourceMapping, name: str) -> tuple[pl.Series, list[_Fault]]:
+    """Texts without surrounding blanks, null where there is no value."""
+    texts = series.cast(pl.String).str.strip_chars()
+    missing = texts.is_in(["", *mapping.null_values]).fill_null(False)
+    if missing.any():
+        texts = texts.zip_with(~missing, pl.Series([None], dtype=pl.String).new_from_index(0, len(texts)))
+    return texts, [
+        _Fault((texts.str.len_chars() > LONGEST_TEXT).fill_null(False), f"{name} {{value}} is too long", series),
+        _Fault(texts.str.contains("\0", literal=True).fill_null(False), f"{name} {{value}} holds a NUL", series),
+    ]
+
+
+def _numbers(series: pl.Series, mapping: SourceMapping, name: str) -> tuple[pl.Series, list[_Fault]]:
+    """Numbers, null where there is no value, and the rows that hold something else."""
+    if series.dtype.is_numeric():
+        numbers, unread = series.cast(pl.Float64, strict=False), _none(series)
+    else:
+        numbers, unread = _read_numbers(series.cast(pl.String), mapping)
+    finite = (numbers.is_finite() & (numbers.abs() <= LARGEST_NUMBER)).fill_null(True)
+    reason = f"{name} {{value}} is not a number from -{LARGEST_NUMBER:.0e} to {LARGEST_NUMBER:.0e}"
+    return numbers, [_Fault(unread | ~finite, reason, series)]
+
+
+def _read_numbers(texts: pl.Series, mapping: SourceMapping) -> tuple[pl.Series, pl.Series]:
+    """Numbers of texts, and which texts are neither a number nor missing."""
+
+    def read(some: pl.Series) -> pl.Series:
+        if mapping.decimal_comma:  # a point would then separate thousands: 1.234 is not one and a bit
+            some = some.str.replace(".", "?", literal=True).str.replace(",", ".", literal=True)
+        return some.cast(pl.Float64, strict=False)
+
+    numbers = read(texts)
+    if any(_looks_like_number(value) for value in mapping.null_values):  # such as -9999
+        missing = texts.str.strip_chars().is_in(mapping.null_values).fill_null(False)
+        nulls = pl.Series([None], dtype=pl.Float64).new_from_index(0, len(texts))
+        numbers = numbers.zip_with(~missing, nulls)
+    unread = numbers.is_null() & texts.is_not_null()
+    if not unread.any():
+        return numbers, unread
+    rows = unread.arg_true()
+    stripped = texts.gather(rows).str.strip_chars()
+    again = read(stripped)
+    missing = stripped.is_in(["", *mapping.null_values])
+    again = again.zip_with(~missing, pl.Series([None], dtype=pl.Float64).new_from_index(0, len(again)))
+    return numbers.scatter(rows, again), unread.scatter(rows, again.is_null() & ~missing)
+
+
+def _looks_like_number(text: str) -> bool:
+    try:
+        float(text.replace(",", "."))
+    except ValueError:
+        return False
+    return True
+
+
+def _in_kwh(values: pl.Series, column: EnergyColumn, interval_minutes: int) -> pl.Series:
+    numerator, denominator = column.kwh_ratio(interval_minutes)
+    values = values * numerator if numerator != 1 else values
+    return values / denominator if denominator != 1 else values
+
+
+def _explain(batch: Batch, bad: pl.Series, faults: list[_Fault]) -> list[Reject]:
+    """A reject for each bad row, with its first fault."""
+    rows = bad.arg_true()
+    reasons: list[str] = [""] * len(rows)
+    for fault in reversed(faults):
+        values = fault.values.gather(rows).cast(pl.String).to_list()
+        for place, (is_faulty, value) in enumerate(zip(fault.rows.gather(rows).to_list(), values, strict=True)):
+            if is_faulty:
+                reasons[place] = fault.reason.replace("{value}", shown("" if value is None else value))
+    lines = batch.frame[LINE].gather(rows).to_list()
+    return [Reject(batch.part, line, batch.raw_text(line), reason) for line, reason in zip(lines, reasons, strict=True)]

@@ -1,0 +1,188 @@
+"""Which files are meant, what each is, and whether its content is new. Reads files, writes nothing."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from energy_iot.errors import InputFileError
+from energy_iot.ingestion.readers.batch import Batch
+from energy_iot.ingestion.readers.containers import KNOWN_SUFFIXES, Part, explain_broken, open_parts
+from energy_iot.ingestion.readers.text import read_header, read_text, verify_readable
+from energy_iot.ingestion.sources import Layout, SourceMapping, recognise
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What tells that a file is the same, and unchanged since it was looked at."""
+
+    sha256: str
+    size_bytes: int
+    changed_ns: int
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A recognised file.
+
+    Attributes:
+        path: Where it is.
+        fingerprint: Its content.
+        tables: Its tables with their layouts, all of one mapping.
+        warnings: What was ignored.
+    """
+
+    path: Path
+    fingerprint: Fingerprint
+    tables: tuple[tuple[Part, Layout], ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The file's name as it is stored: bytes that are no UTF-8 are escaped."""
+        return printable_name(self.path)
+
+    @property
+    def mapping_name(self) -> str:
+        """The source it was recognised as."""
+        return self.tables[0][1].mapping_name
+
+    @property
+    def total_bytes(self) -> int:
+        """What the progress of its batches adds up to."""
+        return sum(part.total for part, _ in self.tables)
+
+    def read(self) -> Iterator[tuple[Batch, Layout]]:
+        """All records in order.
+
+        Raises:
+            InputFileError: The file is damaged.
+        """
+        for part, layout in self.tables:
+            for batch in _read_part(part, layout):
+                yield batch, layout
+
+
+def printable_name(path: Path) -> str:
+    """The name of a file, with bytes that are no UTF-8 escaped."""
+    return os.fsencode(path.name).decode("utf-8", errors="backslashreplace")
+
+
+def expand(files: tuple[Path, ...]) -> list[Path]:
+    """The files meant: folders become their files of known kinds, in order of name; each file once.
+
+    Raises:
+        InputFileError: One does not exist, is no regular file, or a folder holds none.
+    """
+    found: list[Path] = []
+    for given in files:
+        path = given.expanduser()
+        with explain_broken(str(path)):
+            if path.is_dir():
+                found += _files_in(path)
+            elif path.is_file():
+                found.append(path)
+            elif path.exists():
+                raise InputFileError(f"{path} is no regular file", fix="give a file or a folder of files")
+            else:
+                raise InputFileError(f"{path} does not exist", fix="check the path; a folder loads all its files")
+    unique: dict[Path, Path] = {}
+    for path in found:
+        unique.setdefault(path.resolve(), path)
+    return list(unique.values())
+
+
+def _files_in(folder: Path) -> list[Path]:
+    inside = [
+        path
+        for path in sorted(folder.iterdir())
+        if path.suffix.lower() in KNOWN_SUFFIXES and not path.name.startswith(".") and path.is_file()
+    ]
+    if not inside:
+        raise InputFileError(
+            f"{folder} holds no file that ends with {', '.join(KNOWN_SUFFIXES)}", fix="give the folder of the exports"
+        )
+    return inside
+
+
+def fingerprint(path: Path) -> Fingerprint:
+    """Hash a file's bytes.
+
+    Raises:
+        InputFileError: It cannot be read.
+    """
+    with explain_broken(path.name), path.open("rb") as file:
+        state = os.fstat(file.fileno())
+        return Fingerprint(hashlib.file_digest(file, "sha256").hexdigest(), state.st_size, state.st_mtime_ns)
+
+
+def refuse_changed(path: Path, before: Fingerprint) -> None:
+    """Make sure that a file is still what was hashed.
+
+    Raises:
+        InputFileError: It was written to meanwhile.
+    """
+    with explain_broken(path.name):
+        state = path.stat()
+    if (state.st_size, state.st_mtime_ns) != (before.size_bytes, before.changed_ns):
+        raise InputFileError(
+            f"{printable_name(path)}: it changed while it was read; nothing of it was loaded",
+            fix="load it when it is complete",
+        )
+
+
+def inspect(path: Path, mappings: dict[str, SourceMapping], *, verify: bool) -> SourceFile:
+    """Hash a file and recognise its tables.
+
+    Args:
+        path: The file.
+        mappings: The formats it may have.
+        verify: Read compressed content to its end, so that damage is found now and not while loading.
+
+    Raises:
+        InputFileError: It is empty, binary, damaged, or of no known format; says what was found and expected.
+    """
+    seen = fingerprint(path)
+    parts = open_parts(path)
+    tables: list[tuple[Part, Layout]] = []
+    refused: list[tuple[Part, InputFileError]] = []
+    for part in parts:
+        try:
+            tables.append((part, recognise(_header(part), mappings, part.label)))
+        except InputFileError as error:
+            refused.append((part, error))
+    if not tables:
+        raise refused[0][1]
+    if len({layout.mapping_name for _, layout in tables}) > 1:
+        kinds = ", ".join(f"{part.label} is {layout.mapping_name}" for part, layout in tables)
+        raise InputFileError(
+            f"{path.name}: the archive mixes sources: {kinds}", fix="make one archive for each, or give the files"
+        )
+    if verify:
+        for part, _ in tables:
+            if part.compressed:
+                verify_readable(part)
+    warnings = [f"{part.label}: ignored, {str(error.problem).splitlines()[0]}" for part, error in refused]
+    ignored = list(dict.fromkeys(column for _, layout in tables for column in layout.ignored))
+    if ignored:
+        warnings.append(
+            f"{printable_name(path)}: columns that the source does not know are ignored: {', '.join(ignored)}"
+        )
+    return SourceFile(path, seen, tuple(tables), tuple(warnings))
+
+
+def _header(part: Part) -> bytes | list[str]:
+    if part.kind == "parquet":
+        from energy_iot.ingestion.readers.parquet import read_column_names  # pyarrow costs memory that text never needs
+
+        return read_column_names(part)
+    return read_header(part)
+
+
+def _read_part(part: Part, layout: Layout) -> Iterator[Batch]:
+    if part.kind == "parquet":
+        from energy_iot.ingestion.readers.parquet import read_parquet
+
+        return read_parquet(part, layout)
+    return read_text(part, layout)
