@@ -287,7 +287,7 @@ def download(
         url=url,
         progress=invocation.progress(),
         kaggle_username=settings.kaggle_username,
-        kaggle_key=settings.kaggle_key,
+        kaggle_key=settings.kaggle_key.get_secret_value() if settings.kaggle_key else None,
     )
     typer.echo(written)
 

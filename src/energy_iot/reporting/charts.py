@@ -170,7 +170,7 @@ def anomalies_chart(days: Sequence[Day]) -> Spec:
     )  # fmt: skip
     chart = (
         alt.Chart(_inline(values))
-        .mark_bar(width=_bar_width(days, length))
+        .mark_bar(width=_bar_width(days, length), clip=True)
         .encode(
             x=alt.X("middle:T", title=None, scale=scale, axis=axis),
             y=alt.Y("anomalies:Q", axis=y_axis),
@@ -471,7 +471,9 @@ def _with_means(values: Values, length: int) -> Values:
     known = {value["middle"]: value for value in values}
     first, last = values[0]["middle"], values[-1]["middle"]
     calendar = [first + step * number for number in range(round((last - first) / step) + 1)]
-    means = rolling_mean([known[at]["energy"] if at in known else None for at in calendar], 7 if length == 1 else 4)
+    # an incomplete day tells how little was received, not how little was used
+    whole = [known[at]["energy"] if at in known and not known[at]["partial"] else None for at in calendar]
+    means = rolling_mean(whole, 7 if length == 1 else 4)
     return [
         {
             "middle": at,

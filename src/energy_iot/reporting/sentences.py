@@ -112,7 +112,7 @@ def consumption(data: ReportData, *, min_completeness: float) -> str:
     if partial:
         text += (
             f" {formats.plural(partial, 'day')} with less than {formats.share(min_completeness)} of the expected "
-            f"readings {'is' if partial == 1 else 'are'} drawn hollow and left out of this sentence."
+            f"readings {'is' if partial == 1 else 'are'} drawn hollow and left out of these figures."
         )
     if absent:
         text += f" {formats.plural(absent, 'day')} without any reading."
