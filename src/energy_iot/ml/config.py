@@ -1,0 +1,27 @@
+"""Constants of the detector; what a user may want to change is in `Settings`."""
+
+from typing import Final
+
+FEATURE_TABLE: Final = "intermediate.int_consumption_features"
+SCORES_TABLE: Final = "ml.reading_scores"
+
+# Readings each tree sees. Liu, Ting & Zhou (2008), doi:10.1109/ICDM.2008.17, section 5: more does not help, and
+# hides anomalies behind one another (swamping and masking); it also keeps trees 8 levels deep.
+SUBSAMPLE_READINGS: Final = 256
+
+# Readings scored at once by one thread: enough to amortise 100 calls, small enough to stay in the processor's cache
+# (measured on 2 cores: 10,000 -> 220,000 readings/s, 50,000 -> 320,000/s, 200,000 -> 180,000/s).
+BATCH_READINGS: Final = 50_000
+
+# A model fits until the table has grown to this many times what it was drawn from: then most readings are of a time,
+# or of meters, that it has not seen. A daily feed retrains after 1, 2, 4, 8 ... days, ever more rarely.
+MAX_GROWTH: Final = 2.0
+
+# Two readings can be isolated from each other; fewer give no tree at all.
+MIN_TRAINING_READINGS: Final = 2
+
+# Where the distribution of the training scores is kept: even steps for comparing distributions, finer in the upper
+# tail, where thresholds lie.
+QUANTILE_PROBABILITIES: Final = tuple(
+    sorted({*(step / 200 for step in range(201)), *(0.9 + step / 1000 for step in range(101)), 0.9995, 0.9999})
+)

@@ -1,0 +1,213 @@
+"""Train an Isolation Forest on a sample of the features, and save it with its card."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.ensemble import IsolationForest
+
+from energy_iot.errors import ModelError
+from energy_iot.ml.config import BATCH_READINGS, MIN_TRAINING_READINGS, QUANTILE_PROBABILITIES, SUBSAMPLE_READINGS
+from energy_iot.ml.features import FEATURES, Feature, Matrix, build_matrix
+from energy_iot.ml.model_store import Card, Model, interpolate_quantile, library_versions, save_model
+from energy_iot.ml.utils import FeatureReader, Sample, Survey, open_features
+from energy_iot.pipeline import RunContext, StepReport
+from energy_iot.settings import Settings
+from energy_iot.storage.postgres import Postgres, open_postgres
+
+
+def fit(matrix: Matrix, *, trees: int, seed: int) -> IsolationForest:
+    """Grow an Isolation Forest.
+
+    Args:
+        matrix: Shape (n_readings, n_features), finite; the order of readings matters to the result.
+        trees: How many.
+        seed: Random state; the same seed and matrix give the same forest.
+
+    Returns:
+        The forest; `scores` gives the score of readings.
+
+    Raises:
+        ModelError: There are too few readings, or values that are no numbers.
+
+    Source: Liu, Ting & Zhou (2008), doi:10.1109/ICDM.2008.17.
+    """
+    if len(matrix) < MIN_TRAINING_READINGS:
+        raise ModelError(
+            f"{len(matrix)} reading is too few to train on: it takes at least {MIN_TRAINING_READINGS}",
+            fix="load more readings, then run `energy-iot train`",
+        )
+    _refuse_non_numbers(matrix)
+    # contamination other than 'auto' would score all of it again, for an offset that is not used here
+    forest = IsolationForest(
+        n_estimators=trees,
+        max_samples=min(SUBSAMPLE_READINGS, len(matrix)),
+        contamination="auto",
+        random_state=seed,
+    )
+    return forest.fit(matrix)
+
+
+def scores(forest: IsolationForest, matrix: Matrix) -> npt.NDArray[np.float64]:
+    """The published score of each reading, shape (n_readings,), in (0, 1]; higher is stranger, 0.5 is ordinary.
+
+    Raises:
+        ModelError: `matrix` holds values that are no numbers.
+
+    Example:
+        >>> usual = np.linspace(0, 1, 200, dtype=np.float32)[:, np.newaxis]
+        >>> forest = fit(usual, trees=50, seed=0)
+        >>> inside, outside = scores(forest, np.array([[0.5], [30.0]], dtype=np.float32))
+        >>> bool(inside < 0.5 < outside)
+        True
+
+    Source: s(x, n) = 2^(-E(h(x)) / c(n)) of Liu, Ting & Zhou (2008), doi:10.1109/ICDM.2008.17.
+    """
+    _refuse_non_numbers(matrix)
+    result: npt.NDArray[np.float64] = -forest.score_samples(matrix)
+    return result
+
+
+def _refuse_non_numbers(matrix: Matrix) -> None:
+    broken = len(matrix) - int(np.isfinite(matrix).all(axis=1).sum())
+    if broken:  # scikit-learn's forest takes NaN and infinity without a word
+        raise ModelError(
+            f"{broken:,} of {len(matrix):,} readings hold values that are no numbers",
+            fix="run `energy-iot transform intermediate`, which computes the features anew",
+        )
+
+
+def score_threshold(card: Card, settings: Settings) -> float:
+    """The score above which a reading is an anomaly: the setting, or the quantile that `contamination` asks for.
+
+    It is worked out anew for each scoring, so that changing the setting needs no training.
+    """
+    if settings.contamination is None:
+        return settings.score_threshold
+    return interpolate_quantile(card, 1 - settings.contamination)
+
+
+def features_with_values(sample: Sample) -> tuple[Feature, ...]:
+    """The features that have any value in the training readings; the others (no sub-meters, no history) are left out.
+
+    Raises:
+        ModelError: None has.
+    """
+    features = tuple(one for one in FEATURES if sample.table[one.name].null_count < sample.table.num_rows)
+    if not features:
+        raise ModelError(
+            "none of the training readings has a value for any feature "
+            f"({', '.join(feature.name for feature in FEATURES)}): there is nothing to compare them with",
+            fix="load readings that are not all zero",
+        )
+    return features
+
+
+def train_model(postgres: Postgres, reader: FeatureReader, settings: Settings) -> Model:
+    """Draw a sample, fit, and save the next version."""
+    sample = reader.sample(settings.training_rows, seed=settings.random_seed)
+    features = features_with_values(sample)
+    matrix = build_matrix(sample.table, features)
+    forest = fit(matrix, trees=settings.trees, seed=settings.random_seed)
+    training_scores = np.concatenate(
+        [scores(forest, matrix[start : start + BATCH_READINGS]) for start in range(0, len(matrix), BATCH_READINGS)]
+    )
+
+    def make_card(number: int, file_name: str, sha256: str) -> Card:
+        return describe_model(
+            settings,
+            reader.survey,
+            sample,
+            features,
+            forest,
+            training_scores,
+            number=number,
+            file_name=file_name,
+            sha256=sha256,
+        )
+
+    card = save_model(postgres, settings.models_dir, forest, make_card)
+    return Model(forest, card, features)
+
+
+def describe_model(
+    settings: Settings,
+    survey: Survey,
+    sample: Sample,
+    features: tuple[Feature, ...],
+    forest: IsolationForest,
+    training_scores: npt.NDArray[np.float64],
+    *,
+    number: int,
+    file_name: str,
+    sha256: str,
+) -> dict[str, Any]:
+    """The model card: JSON-able, all that is needed to know what a score means and whether a model may be used."""
+    card: dict[str, Any] = {
+        "model_version": number,
+        "model_file": file_name,
+        "sha256": sha256,
+        "trained_at": datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="seconds"),
+        "features": [feature.to_card() for feature in features],
+        "training": {
+            "rows": sample.table.num_rows,
+            "population_rows": survey.readings,
+            "features_with_values": survey.features_with_values,
+            "meters": sample.meters,
+            "first_timestamp": sample.first.isoformat(),
+            "last_timestamp": sample.last.isoformat(),
+        },
+        "parameters": {**forest_parameters(settings), "max_samples": int(forest.max_samples_)},
+        "libraries": library_versions(),
+        "score_quantiles": {
+            "probabilities": list(QUANTILE_PROBABILITIES),
+            "scores": [float(score) for score in np.quantile(training_scores, QUANTILE_PROBABILITIES)],
+        },
+    }
+    return card | {"score_threshold": score_threshold(card, settings), "contamination": settings.contamination}
+
+
+def forest_parameters(settings: Settings) -> Mapping[str, int]:
+    """The settings that shape a forest."""
+    return {
+        "trees": settings.trees,
+        "random_seed": settings.random_seed,
+        "training_rows": settings.training_rows,
+    }
+
+
+def train(context: RunContext) -> StepReport:
+    """Train a new model version on the features as they are now; scores stay until the next scoring.
+
+    Raises:
+        ModelError: There is nothing to train on.
+    """
+    settings = context.settings
+    with open_postgres(settings) as postgres, open_features(postgres) as reader:
+        readings = reader.survey.readings
+        with context.progress.task("training a model", min(readings, settings.training_rows)) as advance:
+            model = train_model(postgres, reader, settings)
+            advance(model.card["training"]["rows"])
+    return StepReport(readings, model.card["training"]["rows"], training_warnings(model), training_details(model))
+
+
+def training_details(model: Model) -> dict[str, Any]:
+    """Figures of a model for the step's report."""
+    return {
+        "model_version": model.version,
+        "threshold": model.card["score_threshold"],
+        "training_rows": model.card["training"]["rows"],
+        "features": [feature.name for feature in model.features],
+    }
+
+
+def training_warnings(model: Model) -> tuple[str, ...]:
+    """What a person should know about a new model."""
+    rows = model.card["training"]["rows"]
+    if rows >= SUBSAMPLE_READINGS:
+        return ()
+    return (
+        f"model v{model.version} has only {rows} readings to learn from: below {SUBSAMPLE_READINGS} scores say little",
+    )
