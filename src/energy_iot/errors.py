@@ -26,6 +26,10 @@ class InputFileError(EnergyIoTError):
     exit_code = 3
 
 
+class UnknownFormatError(InputFileError):
+    """No source mapping fits the file's header."""
+
+
 class DataQualityError(EnergyIoTError):
     """Great Expectations found a critical fault in the data; later steps did not run."""
 

@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from energy_iot.errors import InputFileError, StorageError
+from energy_iot.errors import InputFileError, StorageError, UnknownFormatError
 from energy_iot.ingestion import load_data
 from energy_iot.ingestion.load_data import check_source, ingest_data
 from energy_iot.ingestion.readers import text as text_reader
@@ -359,3 +359,19 @@ def test_unknown_columns_are_ignored_with_a_warning(tmp_path: Path, make_context
         assert step(make_context(files=(path,))).warnings == (
             "some.csv: columns that the source does not know are ignored: tariff",
         )
+
+
+def test_a_folder_may_hold_other_tables_but_a_named_file_must_be_readings(
+    make_context: Callable[..., RunContext], tmp_path: Path
+) -> None:
+    folder = tmp_path / "export"
+    folder.mkdir()
+    (folder / "meters.csv").write_text("meter_id,address\nm1,Main Street\n")
+    with pytest.raises(UnknownFormatError, match=r"meters\.csv"):  # nothing in it is known
+        ingest_data(make_context((folder,)))
+    (folder / "readings.csv").write_text("meter_id,timestamp,consumption_kwh\nm1,2024-01-01 00:00,0.5\n")
+    report = ingest_data(make_context((folder,)))
+    assert report.rows_out == 1
+    assert any("meters.csv: ignored" in warning for warning in report.warnings)
+    with pytest.raises(UnknownFormatError, match=r"meters\.csv"):
+        ingest_data(make_context((folder, folder / "meters.csv")))

@@ -14,7 +14,7 @@ import polars as pl
 import psycopg
 from psycopg import sql
 
-from energy_iot.errors import EnergyIoTError, InputFileError, StorageError
+from energy_iot.errors import EnergyIoTError, InputFileError, StorageError, UnknownFormatError
 from energy_iot.ingestion.parse_readings import Parsed, ReadingParser
 from energy_iot.ingestion.readers.batch import Batch, Reject
 from energy_iot.ingestion.source_files import SourceFile, expand, inspect, refuse_changed
@@ -58,14 +58,13 @@ def check_source(context: RunContext) -> StepReport:
     """
     if not context.options.files:
         return StepReport(0, 0, skipped="no files given")
-    sources = _inspect_all(context, verify=True)
+    sources, warnings = _inspect_all(context, verify=True)
     with open_postgres(context.settings) as postgres:
         known = _known_files(postgres, sources)
     reports = [
         FileReport(source.name, source.mapping_name, ALREADY_LOADED if is_known else NEW)
         for source, is_known in _with_repeats(sources, known)
     ]
-    warnings = [warning for source in sources for warning in source.warnings]
     return StepReport(0, 0, tuple(warnings), {"files": [asdict(report) for report in reports]}, _nothing_new(reports))
 
 
@@ -80,7 +79,7 @@ def ingest_data(context: RunContext) -> StepReport:
     """
     if not context.options.files:
         return StepReport(0, 0, skipped="no files given")
-    sources = _inspect_all(context, verify=False)
+    sources, warnings = _inspect_all(context, verify=False)
     reports: list[FileReport] = []
     with open_postgres(context.settings) as postgres:
         known = _known_files(postgres, sources)
@@ -99,7 +98,6 @@ def ingest_data(context: RunContext) -> StepReport:
                     f"{error.problem}\n  loaded: {', '.join(done) or 'none'}; not loaded: {', '.join(rest)}",
                     fix=error.fix,
                 ) from error
-    warnings = [warning for source in sources for warning in source.warnings]
     for report in reports:
         warnings += _warnings(report)
     return StepReport(
@@ -114,15 +112,26 @@ def ingest_data(context: RunContext) -> StepReport:
     )
 
 
-def _inspect_all(context: RunContext, *, verify: bool) -> list[SourceFile]:
+def _inspect_all(context: RunContext, *, verify: bool) -> tuple[list[SourceFile], list[str]]:
+    """The recognised files, and what was ignored in and beside them."""
     mappings = choose_mappings(context.options.source)
     paths = expand(context.options.files)
+    named = {path.expanduser().resolve() for path in context.options.files}
+    sources: list[SourceFile] = []
+    strangers: list[tuple[str, UnknownFormatError]] = []
     with context.progress.task("checking files", len(paths), unit="files") as advance:
-        sources = []
         for path in paths:
-            sources.append(inspect(path, mappings, verify=verify))
+            try:
+                sources.append(inspect(path, mappings, verify=verify))
+            except UnknownFormatError as error:
+                if path.resolve() in named:
+                    raise
+                strangers.append((path.name, error))  # a folder may hold other things, such as a list of meters
             advance(1)
-    return sources
+    if not sources:
+        raise strangers[0][1]
+    warnings = [f"{name}: ignored, it has the header of no known source" for name, _ in strangers]
+    return sources, warnings + [warning for source in sources for warning in source.warnings]
 
 
 def _known_files(postgres: Postgres, sources: list[SourceFile]) -> set[str]:

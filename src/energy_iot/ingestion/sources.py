@@ -11,7 +11,7 @@ from zoneinfo import available_timezones
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from energy_iot.errors import InputFileError
+from energy_iot.errors import InputFileError, UnknownFormatError
 from energy_iot.settings import PROJECT_DIR
 
 SOURCES_DIR: Final = PROJECT_DIR / "configs" / "sources"
@@ -237,7 +237,8 @@ def recognise(header: bytes | Sequence[str], mappings: dict[str, SourceMapping],
         what: Name of the file, for errors.
 
     Raises:
-        InputFileError: No mapping fits, or several fit equally well; says what was found and what is expected.
+        UnknownFormatError: No mapping fits; says what was found and what is expected.
+        InputFileError: Several fit equally well.
     """
     fitting: list[tuple[int, Layout]] = []
     lacking: list[tuple[int, str, list[str]]] = []
@@ -294,7 +295,7 @@ def _unknown_header(
     mappings: dict[str, SourceMapping],
     lacking: list[tuple[int, str, list[str]]],
     what: str,
-) -> InputFileError:
+) -> UnknownFormatError:
     found = header.decode("utf-8", errors="backslashreplace") if isinstance(header, bytes) else ",".join(header)
     found = found.encode("unicode_escape").decode() if not found.isprintable() else found
     if len(found) > SHOWN_CHARACTERS:
@@ -304,7 +305,7 @@ def _unknown_header(
         for name, mapping in mappings.items()
     )
     _, nearest, missing = max(lacking, key=lambda entry: (entry[0], -len(entry[2])))
-    return InputFileError(
+    return UnknownFormatError(
         f"{what}: unknown header: {found}\n  expected the columns of one of these, in any order:\n  {expected}\n"
         f"  the nearest, {nearest}, also needs: {', '.join(missing)}",
         fix="rename the columns; or copy configs/sources/long_format.yml, describe this file in it, "
