@@ -147,7 +147,7 @@ def test_progress_adds_up_to_the_size(tmp_path: Path, read_file: ReadFile) -> No
 
 
 MEASURE = """
-import resource, sys
+import re, resource, sys
 from datetime import datetime
 from pathlib import Path
 from energy_iot.ingestion.load_data import _as_csv
@@ -160,8 +160,11 @@ for batch, layout in inspect(Path(sys.argv[1]), load_mappings(), verify=False).r
     parsed = parser.parse(batch, layout)
     rows += parsed.readings.height + len(parsed.rejects)
     _as_csv(parsed.readings)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(rows, peak // (2**20 if sys.platform == "darwin" else 2**10))
+if sys.platform == "darwin":
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 2**20
+else:  # Linux carries ru_maxrss over from the process that started this one
+    peak_mb = int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) // 2**10
+print(rows, peak_mb)
 """
 
 
