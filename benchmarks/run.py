@@ -36,10 +36,10 @@ UCI_MINUTES = 2_075_259
 REPEATS = 7
 
 DAILY_AGGREGATE = {  # the same question in each engine's words
-    "PostgreSQL": "select date_trunc('day', reading_timestamp), avg(active_power_kw), sum(consumption_kwh) "
+    "PostgreSQL": "select cast(reading_timestamp as date), avg(active_power_kw), sum(consumption_kwh) "
     "from marts.mart_anomaly_scores group by 1 order by 1",
-    "ClickHouse": "select toStartOfDay(reading_timestamp) as day, avg(active_power_kw), sum(consumption_kwh) "
-    "from anomaly_scores group by day order by day",
+    "ClickHouse": "select reading_date, avg(active_power_kw), sum(consumption_kwh) "
+    "from anomaly_scores group by reading_date order by reading_date",
 }
 
 

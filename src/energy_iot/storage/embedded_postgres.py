@@ -43,6 +43,7 @@ effective_cache_size = 2GB
 random_page_cost = 1.1
 max_parallel_workers_per_gather = 2
 jit = off
+synchronize_seqscans = off  # tables lie in the order the windows sort by: a scan from its start needs no sort
 shared_memory_type = mmap
 """
 
@@ -215,5 +216,7 @@ def _as_server_user() -> list[str]:
         )
     return [
         setpriv, f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups",
-        "--inh-caps=-all,+dac_override", "--ambient-caps=-all,+dac_override", "--bounding-set=-all,+dac_override", "--",
+        "--inh-caps=-all,+dac_override", "--ambient-caps=-all,+dac_override", "--bounding-set=-all,+dac_override",
+        "--securebits=+no_setuid_fixup",  # else access(2), which initdb asks about its programs, ignores capabilities
+        "--",
     ]  # fmt: skip
