@@ -55,7 +55,7 @@ $(STAMP): requirements/pipeline.txt pyproject.toml
 .PHONY: requirements
 requirements:  ## Compile the pins anew from pyproject.toml (needs uv)
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-annotate \
-		--no-strip-extras --no-emit-index-url --no-emit-find-links --custom-compile-command "make requirements" \
+		--no-strip-extras --custom-compile-command "make requirements" \
 		--upgrade --quiet --output-file requirements/pipeline.txt
 
 .PHONY: doctor
@@ -118,7 +118,7 @@ dbt-build: $(STAMP)  ## Build and test the models
 .PHONY: dbt-docs
 dbt-docs: $(STAMP)  ## Generate the models' documentation and serve it until Ctrl-C
 	@$(RUN) --home $(STATE) dbt docs generate
-	@$(RUN) --home $(STATE) dbt docs serve --host 127.0.0.1
+	@$(RUN) --home $(STATE) dbt docs serve --host 127.0.0.1 --no-browser
 
 ##@ Great Expectations
 

@@ -479,10 +479,10 @@ def main() -> None:
         if verbose:
             raise
         _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        _fail(
-            "interrupted\n  fix: what was finished is kept; type the same command again to go on", INTERRUPTED_EXIT_CODE
-        )
+    except SystemExit as end:  # typer has made one of a KeyboardInterrupt already
+        if end.code == INTERRUPTED_EXIT_CODE:
+            _fail("interrupted\n  fix: finished steps and files are kept; type the same command to go on", end.code)
+        raise
     except Exception as error:
         if verbose:
             raise

@@ -134,3 +134,24 @@ def test_a_killed_process_leaves_a_home_that_works(energy_iot: Run, tmp_path: Pa
     )
     assert done.returncode == 0, done.stderr
     assert not list(home.rglob("postmaster.pid"))
+
+
+def test_ctrl_c_says_what_is_kept_and_leaves_no_server(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    energy_iot = [sys.executable, "-m", "energy_iot", "--home", str(home)]
+    subprocess.run([*energy_iot, "generate", "--meters", "40", "--days", "60", "--out", str(tmp_path)], check=True)
+    process = subprocess.Popen(
+        [*energy_iot, "run", str(tmp_path / "readings.csv")],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a test runner may ignore it
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("dbt_run_staging"):  # the files are in
+            process.send_signal(signal.SIGINT)
+            break
+    told = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert "type the same command to go on" in told
+    assert not list(home.rglob("postmaster.pid"))
