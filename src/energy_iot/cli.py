@@ -481,7 +481,10 @@ def main() -> None:
         _fail(str(error), error.exit_code)
     except SystemExit as end:  # typer has made one of a KeyboardInterrupt already
         if end.code == INTERRUPTED_EXIT_CODE:
-            _fail("interrupted\n  fix: finished steps and files are kept; type the same command to go on", end.code)
+            _fail(
+                "interrupted\n  fix: finished steps and files are kept; type the same command to go on",
+                INTERRUPTED_EXIT_CODE,
+            )
         raise
     except Exception as error:
         if verbose:
