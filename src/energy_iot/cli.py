@@ -1,5 +1,6 @@
 """The command line: options and glue. Nothing heavy is imported before a command runs."""
 
+import signal
 import sys
 from dataclasses import dataclass
 from enum import StrEnum
@@ -473,6 +474,8 @@ def _echo_json(value: object) -> None:
 def main() -> None:
     """Console entry point; the only place where an error becomes an exit code."""
     verbose = bool({"--verbose", "-v"} & set(sys.argv))
+    # an orderly end, so that the embedded server is stopped; schedulers and `timeout` end programs this way
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     try:
         app()
     except EnergyIoTError as error:

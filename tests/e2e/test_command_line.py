@@ -136,7 +136,10 @@ def test_a_killed_process_leaves_a_home_that_works(energy_iot: Run, tmp_path: Pa
     assert not list(home.rglob("postmaster.pid"))
 
 
-def test_ctrl_c_says_what_is_kept_and_leaves_no_server(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "told_last"), [(signal.SIGINT, "type the same command to go on"), (signal.SIGTERM, "")]
+)
+def test_an_interrupted_run_leaves_no_server(tmp_path: Path, number: signal.Signals, told_last: str) -> None:
     home = tmp_path / "home"
     energy_iot = [sys.executable, "-m", "energy_iot", "--home", str(home)]
     subprocess.run([*energy_iot, "generate", "--meters", "40", "--days", "60", "--out", str(tmp_path)], check=True)
@@ -149,9 +152,10 @@ def test_ctrl_c_says_what_is_kept_and_leaves_no_server(tmp_path: Path) -> None:
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("dbt_run_staging"):  # the files are in
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             break
     told = process.communicate(timeout=60)[1]
-    assert process.returncode == 130
-    assert "type the same command to go on" in told
+    assert process.returncode == 128 + number
+    assert told_last in told
+    assert "Traceback" not in told
     assert not list(home.rglob("postmaster.pid"))

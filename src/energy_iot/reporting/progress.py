@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
+from rich.text import Text
 
 Advance = Callable[[int], None]
 
@@ -62,16 +63,26 @@ class LineProgress(Progress):
         self._console.print(message, highlight=False, markup=False, soft_wrap=True)
 
 
+class _AmountColumn(ProgressColumn):
+    """How much is done, of how much where that is known; nothing for a step that only has a spinner."""
+
+    def render(self, task: Task) -> Text:
+        """The text of one task."""
+        if task.total is None and not task.completed:
+            return Text("")
+        total = "" if task.total is None else f" of {task.total:,.0f}"
+        return Text(f"{task.completed:,.0f}{total} {task.fields['unit']}", style="progress.download")
+
+
 class BarProgress(Progress):
-    """Live bars."""
+    """Live bars, and a line that stays for each finished step."""
 
     def __init__(self, console: Console) -> None:
         self._bars = Bars(
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[unit]}"),
+            _AmountColumn(),
             TimeElapsedColumn(),
             console=console,
             transient=True,
@@ -79,9 +90,11 @@ class BarProgress(Progress):
 
     @contextmanager
     def step(self, name: str, description: str) -> Iterator[None]:
-        """A spinner while the step runs."""
+        """A spinner while the step runs, a line when it has ended well."""
+        started = time.monotonic()
         with self.task(description, unit=""):
             yield
+        self.note(f"\N{CHECK MARK} {name:<22} {description} ({time.monotonic() - started:.1f} s)")
 
     @contextmanager
     def task(self, description: str, total: int | None = None, unit: str = "rows") -> Iterator[Advance]:
