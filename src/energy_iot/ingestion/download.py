@@ -81,8 +81,8 @@ def download(
     if dataset.needs_account and not (kaggle_username and kaggle_key):
         raise InputFileError(
             "Kaggle gives its files to accounts only, and no account is set",
-            fix="set KAGGLE_USERNAME and KAGGLE_KEY (kaggle.com, Settings, API, Create New Token); or "
-            + dataset.by_hand(destination),
+            fix="set ENERGY_IOT_KAGGLE_USERNAME and ENERGY_IOT_KAGGLE_KEY (kaggle.com, Settings, API, Create New "
+            "Token); or " + dataset.by_hand(destination),
         )
     account = (kaggle_username, kaggle_key) if kaggle_username and kaggle_key and dataset.needs_account else None
     part = target.with_name(target.name + ".part")

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -157,6 +158,8 @@ def run_dbt(
     }
     accepted = _options_of(arguments)
     command = [*arguments, *(part for pair in options.items() if pair[0] in accepted for part in pair)]
+    if "--use-colors" in accepted and not sys.stdout.isatty():
+        command.append("--no-use-colors")
 
     def on_event(event: EventMsg) -> None:
         if event.info.name == "LogModelResult":

@@ -116,7 +116,7 @@ def test_a_folder_that_cannot_be_made_is_an_error_for_people(tmp_path: Path, sit
 def test_kaggle_needs_an_account_and_gets_it(tmp_path: Path, site: str, asked: list[tuple[str, str | None]]) -> None:
     with pytest.raises(InputFileError, match="no account") as caught:
         download("kaggle", tmp_path, f"{site}/good", kaggle_username="me")
-    assert "KAGGLE_USERNAME" in caught.value.fix
+    assert "ENERGY_IOT_KAGGLE_USERNAME" in caught.value.fix
     assert DATASETS["kaggle"].page in caught.value.fix
     path = download("kaggle", tmp_path, f"{site}/good", kaggle_username="me", kaggle_key="s3cret")
     assert path.name == "smart_meter_data.zip"
