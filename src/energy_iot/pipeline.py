@@ -119,11 +119,6 @@ class RunOptions:
         """JSON text with absolute paths."""
         return json.dumps(asdict(self) | {"files": [str(file.absolute()) for file in self.files]})
 
-    @classmethod
-    def from_json(cls, options: Mapping[str, Any]) -> "RunOptions":
-        """The inverse of `to_json`, from the parsed object."""
-        return cls(files=tuple(Path(file) for file in options.get("files", ())), source=options.get("source"))
-
 
 @dataclass(frozen=True)
 class RunContext:

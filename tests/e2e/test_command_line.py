@@ -40,9 +40,9 @@ def test_help_imports_nothing_heavy() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "[]\n"
 
 
-@pytest.mark.parametrize("name", sorted(get_command(app).commands))  # type: ignore[attr-defined]  # the root is a group
+@pytest.mark.parametrize("name", sorted(get_command(app).commands))
 def test_every_command_says_what_it_does(name: str) -> None:
-    command = get_command(app).commands[name]  # type: ignore[attr-defined]
+    command = get_command(app).commands[name]
     assert command.get_short_help_str(limit=60).strip(".")
     assert "..." not in command.get_short_help_str(limit=60)
 

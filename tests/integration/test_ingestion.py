@@ -25,14 +25,14 @@ HEADER = "meter_id,timestamp,consumption_kwh"
 
 def table(postgres: Postgres, query: str) -> list[tuple[Any, ...]]:
     with postgres.connect() as connection:
-        return connection.execute(query).fetchall()  # type: ignore[call-overload]
+        return connection.execute(query).fetchall()
 
 
 def counts(postgres: Postgres) -> tuple[int, int, int]:
     return tuple(
         table(postgres, f"select count(*) from raw_data.{name}")[0][0]
         for name in ("ingested_files", "meter_readings", "rejected_readings")
-    )  # type: ignore[return-value]
+    )
 
 
 def write(path: Path, count: int, meter: str = "m", extra: str = "") -> Path:

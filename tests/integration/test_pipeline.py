@@ -1,6 +1,5 @@
 """Runs and steps are recorded as they went, and a rerun is skipped only when nothing has changed."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,9 +23,12 @@ def readings(tmp_path: Path) -> Path:
     return file
 
 
-def test_options_survive_the_table() -> None:
-    options = RunOptions(files=(Path("/a b/c.csv"), Path("/d.zip")), source="kaggle_smart_meter")
-    assert RunOptions.from_json(json.loads(options.to_json())) == options
+def test_a_run_keeps_what_was_asked_of_it(make_context: Callable[..., RunContext], postgres: Postgres) -> None:
+    context = make_context((Path("a b.csv"),), source="kaggle_smart_meter")
+    with postgres.connect() as connection:
+        row = connection.execute("select options from quality.pipeline_runs where run_id = %s", (context.run_id,))
+        (options,) = row.fetchone() or ()
+    assert options == {"files": [str(Path("a b.csv").absolute())], "source": "kaggle_smart_meter"}
 
 
 def test_a_step_is_recorded_with_its_figures(

@@ -112,7 +112,7 @@ def test_a_difference_is_an_error_and_readers_keep_the_old_rows(
             client.command(
                 change.format("anomaly_scores_incoming") + (" settings mutations_sync = 1" * ("alter" in change))
             )
-        compare(client, table, *rest)  # type: ignore[arg-type]  # passed through as received
+        compare(client, table, *rest)
 
     monkeypatch.setattr(postgres_to_clickhouse, "_compare", damage_then_compare)
     with pytest.raises(StorageError, match="mart_anomaly_scores"):

@@ -113,7 +113,7 @@ def make_readings(rng: random.Random) -> tuple[list[dict[str, object]], list[dic
         for row in rng.sample([row for row in rows if row["file_id"] == 1], 300)
     ]
     # a meter that was half-hourly goes on by the quarter of an hour, from the middle of a day
-    changed_at = max(row["timestamp"] for row in rows if row["meter_id"] == "meter_0")  # type: ignore[type-var]
+    changed_at = max(row["timestamp"] for row in rows if row["meter_id"] == "meter_0")
     again += [
         row | {"meter_id": "meter_0", "timestamp": changed_at + timedelta(minutes=30 + 15 * step), "file_id": 3}
         for step, row in enumerate([row for row in rows if row["meter_id"] == "meter_0"][:200])

@@ -62,7 +62,7 @@ class Dialect:
 
     def write(self, readings: list[dict[str, Any]]) -> bytes:
         buffer = io.StringIO(newline="")
-        writer = csv.writer(buffer, delimiter=self.delimiter, quoting=self.quoting, lineterminator=self.line_end)  # type: ignore[arg-type]
+        writer = csv.writer(buffer, delimiter=self.delimiter, quoting=self.quoting, lineterminator=self.line_end)
         writer.writerow(self.columns)
         for reading in readings:
             writer.writerow([self._text(reading.get(name, "other")) for name in self.columns])

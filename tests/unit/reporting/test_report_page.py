@@ -177,7 +177,7 @@ def test_headings_descend_one_level_at_a_time_and_links_lead_somewhere(settings:
     assert all(after <= before + 1 for before, after in pairwise(levels))
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
-    targets = {a["href"][1:] for tag, a in page.elements if tag == "a" and (a.get("href") or "").startswith("#")}  # type: ignore[index]  # has one
+    targets = {a["href"][1:] for tag, a in page.elements if tag == "a" and (a.get("href") or "").startswith("#")}
     labels = {a["aria-labelledby"] for _, a in page.elements if "aria-labelledby" in a}
     assert targets
     assert targets | labels <= set(ids)
@@ -272,7 +272,7 @@ def test_the_commands_that_the_page_names_exist(settings: Settings) -> None:
     page = render(make_data(**EMPTY, run=None), settings)
     named = {command.split()[1] for command in commands(page)}
     assert {"run", "transform", "score", "train", "validate"} <= named
-    assert named <= set(get_command(app).commands)  # type: ignore[attr-defined]  # a group
+    assert named <= set(get_command(app).commands)
 
 
 def test_no_library_is_sent_where_there_is_no_chart(settings: Settings) -> None:
