@@ -11,9 +11,11 @@ from itertools import pairwise
 from pathlib import Path
 from uuid import uuid4
 
+import hypothesis
 import polars as pl
 import psycopg
 import pytest
+from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 from psycopg.conninfo import make_conninfo
 from pydantic import SecretStr
@@ -39,6 +41,7 @@ class Fleet:
     scores: pl.DataFrame
     nodes: tuple[NodeRun, ...]
     postgres: Postgres
+    home: Path
 
     @property
     def staged(self) -> pl.DataFrame:
@@ -172,7 +175,7 @@ def fleet(postgres_server: dict[str, str], tmp_path_factory: pytest.TempPathFact
         postgres,
     ):
         load(postgres, rows, files)
-        fleet = Fleet(raw, pl.DataFrame(files), pl.DataFrame(), (), postgres)
+        fleet = Fleet(raw, pl.DataFrame(files), pl.DataFrame(), (), postgres, home)
         fleet.scores = pl.DataFrame({"reading_id": fleet.staged["reading_id"]}).with_columns(
             anomaly_score=pl.Series([rng.random() for _ in range(fleet.staged.height)])
         )
@@ -416,6 +419,55 @@ def test_features(fleet: Fleet) -> None:
     # doubles add up to a spread of some 1e-17 where readings do not differ; numerics do not
     floats = {"std_consumption_24h": pl.col("std_consumption_24h").round(12)}
     assert_same(found.with_columns(**floats), expected.with_columns(**floats), "reading_id")
+
+
+# half-hours of two meters, in the first days of four weeks: windows fill, break off, and meet their own history
+INSTANTS = st.tuples(st.sampled_from("ab"), st.integers(0, 3), st.integers(0, 60))
+READINGS = st.dictionaries(INSTANTS, st.decimals(0, 9, places=3), min_size=1, max_size=80)
+
+
+@hypothesis.given(readings=READINGS)
+@hypothesis.settings(max_examples=60)
+def test_windows_on_any_readings(fleet: Fleet, readings: dict[tuple[str, int, int], Decimal]) -> None:
+    """The SQL that dbt compiled, run on readings of any pattern; rolled back after each."""
+    compiled = fleet.home / "dbt" / "compiled" / "energy_iot" / "models" / "intermediate"
+    rows = [
+        (number, meter, datetime(2024, 1, 7) + timedelta(weeks=week, minutes=30 * step), 30, kwh)
+        for number, ((meter, week, step), kwh) in enumerate(readings.items())
+    ]
+    names = ["reading_id", "meter_id", "reading_timestamp", "interval_minutes", "consumption_kwh"]
+    staged = pl.DataFrame(rows, names, orient="row").with_columns(
+        pl.col("consumption_kwh").cast(pl.Float64),
+        *(pl.lit(None, pl.Float64).alias(f"sub_metering_{number}") for number in (1, 2, 3)),
+        *(pl.lit(None, pl.Float64).alias(name) for name in ("temperature", "humidity", "wind_speed")),
+    )
+    with fleet.postgres.connect() as connection, connection.transaction(force_rollback=True):
+        cursor = connection.cursor()
+        cursor.execute("truncate staging.stg_meter_readings, intermediate.int_hour_of_week_history")
+        cursor.executemany(
+            f"insert into staging.stg_meter_readings ({', '.join(names)}, hour_of_day, day_of_week) values "
+            "(%s, %s, %s, %s, %s, %s, %s)",
+            [(*row, row[2].hour, row[2].isoweekday() % 7) for row in rows],
+        )
+        history_sql = (compiled / "int_hour_of_week_history.sql").read_text()
+        cursor.execute(f"insert into intermediate.int_hour_of_week_history {history_sql}".encode())
+        cursor.execute((compiled / "int_consumption_features.sql").read_bytes())
+        found = pl.DataFrame(
+            cursor.fetchall(),
+            [column.name for column in cursor.description or ()],
+            orient="row",
+            infer_schema_length=None,
+        )
+    windows = ["avg_consumption_1h", "avg_consumption_24h", "std_consumption_24h", "hour_of_week_z_score"]
+    columns = [pl.col("reading_id"), *(pl.col(name).cast(pl.Float64).round(9) for name in windows)]
+    expected = features(staged)
+    assert_frame_equal(
+        found.sort("reading_id").select(columns),
+        expected.sort("reading_id").select(columns),
+        check_dtypes=False,
+        rel_tol=1e-7,
+        abs_tol=1e-8,
+    )
 
 
 def test_consumption_metrics(fleet: Fleet) -> None:
