@@ -1,6 +1,7 @@
 """Real engines for tests: one PostgreSQL server a session, a database and a home of its own for each test."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -37,16 +38,25 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[s
         yield {"host": str(socket_dir), "user": SUPERUSER}
 
 
+@contextmanager
+def new_database(server: dict[str, str]) -> Iterator[str]:
+    """An empty database while the block runs; gives its libpq parameters as one text."""
+    name = f"t_{uuid4().hex}"
+    admin = make_conninfo(**server, dbname="postgres")
+    with psycopg.connect(admin, autocommit=True) as connection:
+        connection.execute(f"create database {name}")
+    try:
+        yield make_conninfo(**server, dbname=name)
+    finally:
+        with psycopg.connect(admin, autocommit=True) as connection:
+            connection.execute(f"drop database {name} with (force)")
+
+
 @pytest.fixture
 def settings(postgres_server: dict[str, str], tmp_path: Path) -> Iterator[Settings]:
     """Settings with a home folder (embedded ClickHouse) and an empty PostgreSQL database of this test's own."""
-    name = f"t_{uuid4().hex}"
-    admin = make_conninfo(**postgres_server, dbname="postgres")
-    with psycopg.connect(admin, autocommit=True) as connection:
-        connection.execute(f"create database {name}")
-    yield Settings(home=tmp_path / "home", postgres_dsn=make_conninfo(**postgres_server, dbname=name))
-    with psycopg.connect(admin, autocommit=True) as connection:
-        connection.execute(f"drop database {name} with (force)")
+    with new_database(postgres_server) as dsn:
+        yield Settings(home=tmp_path / "home", postgres_dsn=dsn)
 
 
 @pytest.fixture

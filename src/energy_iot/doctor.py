@@ -6,13 +6,16 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import psutil
 from packaging.requirements import Requirement
 
 from energy_iot.errors import EnergyIoTError
 from energy_iot.settings import PROJECT_DIR, Settings
+
+if TYPE_CHECKING:
+    import psycopg
 
 DISTRIBUTION: Final = "energy-iot-pipeline"
 MIN_FREE_DISK_GB: Final = 2
@@ -38,7 +41,7 @@ def examine(settings: Settings) -> list[Finding]:
         _home(settings),
         _memory(),
         *_root(settings),
-        _store("PostgreSQL", lambda: _postgres_version(settings)),
+        *_postgres(settings),
         _store("ClickHouse", lambda: _clickhouse_version(settings)),
     ]
 
@@ -112,12 +115,45 @@ def _store(name: str, connect: Callable[[], str]) -> Finding:
         return Finding(name, False, error.problem, error.fix)
 
 
-def _postgres_version(settings: Settings) -> str:
+def _postgres(settings: Settings) -> list[Finding]:
+    """The server, who works on its database, and the roles of our user there."""
     from energy_iot.storage.postgres import open_postgres
+    from energy_iot.storage.run_lock import lock_holder
 
-    with open_postgres(settings) as postgres, postgres.connect() as connection:
-        row = connection.execute("show server_version").fetchone()
-    return f"{row[0] if row else '?'}, {'embedded' if settings.postgres_dsn is None else 'server'}"
+    try:
+        with open_postgres(settings) as postgres, postgres.connect() as connection:
+            row = connection.execute("show server_version").fetchone()
+            kind = "embedded" if settings.postgres_dsn is None else f"server, {_encryption(connection)}"
+            holder = lock_holder(postgres)
+            roles = [] if settings.postgres_dsn is None else [_roles(connection)]
+    except EnergyIoTError as error:
+        return [Finding("PostgreSQL", False, error.problem, error.fix)]
+    return [
+        Finding("PostgreSQL", True, f"{row[0] if row else '?'}, {kind}"),
+        Finding("run lock", True, f"held by {holder}" if holder else "free"),
+        *roles,
+    ]
+
+
+def _encryption(connection: "psycopg.Connection") -> str:
+    row = connection.execute("select version from pg_stat_ssl where pid = pg_backend_pid()").fetchone()
+    return str(row[0]) if row and row[0] else "not encrypted"
+
+
+def _roles(connection: "psycopg.Connection") -> Finding:
+    from energy_iot.storage.postgres import roles_own_schemas
+    from energy_iot.storage.role_names import LOADER, TRANSFORMER
+    from energy_iot.storage.roles import roles_of_user
+
+    user, held = connection.info.user, roles_of_user(connection)
+    if not roles_own_schemas(connection):
+        return Finding("roles", True, f"none: all steps act as {user}; `energy-iot init-db` makes them")
+    return Finding(
+        "roles",
+        {LOADER, TRANSFORMER} <= set(held),
+        f"{user} is in {', '.join(held) or 'none of ours'}",
+        f"to run the whole pipeline as {user}: energy-iot init-db --grant-to {user}",
+    )
 
 
 def _clickhouse_version(settings: Settings) -> str:

@@ -42,6 +42,14 @@ class StorageError(EnergyIoTError):
     exit_code = 5
 
 
+class StoreUnavailableError(StorageError):
+    """A store cannot be reached, refuses connections, or went away: trying again may help."""
+
+
+class HomeInUseError(StorageError):
+    """Another command is writing to the same database; nothing was done."""
+
+
 class ModelError(EnergyIoTError):
     """A model file is missing, altered, or does not fit the features."""
 

@@ -45,11 +45,30 @@ class Settings(BaseSettings):
     postgres_dsn: SecretStr | None = Field(
         None, description="PostgreSQL of server mode: postgresql://user:password@host:5432/database."
     )
+    postgres_admin_dsn: SecretStr | None = Field(
+        None, description="For `energy-iot init-db` only: who may create roles and schemas there, if not postgres_dsn."
+    )
     clickhouse_url: SecretStr | None = Field(
         None, description="ClickHouse of server mode: http://user:password@host:8123."
     )
     clickhouse_database: str = Field(
         "energy_analytics", pattern=r"^[a-z_][a-z0-9_]*$", description="Database of the marts in ClickHouse."
+    )
+    clickhouse_http_port: int = Field(
+        18123, ge=0, le=65535, description="Loopback port of `energy-iot serve clickhouse`; 0 takes a free one."
+    )
+
+    store_attempts: int = Field(
+        4, ge=1, le=20, description="How often a step is tried when PostgreSQL or ClickHouse cannot be reached."
+    )
+    store_retry_seconds: float = Field(
+        1, ge=0, le=60, description="Wait before the second try; doubled before each further one."
+    )
+    keep_runs_days: int = Field(
+        400, ge=1, description="How long runs, steps and judgements are remembered; what later runs need stays."
+    )
+    logging_config: Path = Field(
+        Path("configs/logging.yml"), description="Where log lines go; a relative path is below the project's folder."
     )
 
     # --- reading files ----------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ LINES = [
 ]
 UNSET = {
     "postgres_dsn",
+    "postgres_admin_dsn",
     "clickhouse_url",
     "kaggle_username",
     "kaggle_key",
