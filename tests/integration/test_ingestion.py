@@ -4,19 +4,26 @@ import gzip
 import threading
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import polars as pl
 import pytest
+from psycopg.conninfo import make_conninfo
+from pydantic import SecretStr
 
 from energy_iot.errors import InputFileError, StorageError, UnknownFormatError
 from energy_iot.ingestion import load_data
+from energy_iot.ingestion.file_layout import FileLayout
+from energy_iot.ingestion.forget import forget
 from energy_iot.ingestion.load_data import check_source, ingest_data
 from energy_iot.ingestion.readers import text as text_reader
-from energy_iot.pipeline import RunContext, StepReport
+from energy_iot.ingestion.sources import load_mappings
+from energy_iot.pipeline import RunContext, RunOptions, StepReport
 from energy_iot.storage.postgres import Postgres
 
 MakeContext = Callable[..., RunContext]
@@ -238,8 +245,8 @@ def test_a_file_cut_in_the_middle_leaves_nothing(
     whole = write(tmp_path / "whole.csv", 10, extra="m,2024-01-01,1\n" * 20_000).read_bytes()
     path.write_bytes(gzip.compress(whole, compresslevel=0)[:-2000])
     copied: list[str] = []
-    copy = load_data._copy
-    monkeypatch.setattr(load_data, "_copy", lambda *arguments: (copied.append(arguments[1]), copy(*arguments)))
+    copy = load_data.copy_csv
+    monkeypatch.setattr(load_data, "copy_csv", lambda *arguments: (copied.append(arguments[1]), copy(*arguments)))
     with pytest.raises(InputFileError, match="truncated or damaged"):
         ingest_data(make_context(files=(path,)))
     assert len(copied) > 5, "the damage was met before anything was sent, and the test shows nothing"
@@ -375,3 +382,106 @@ def test_a_folder_may_hold_other_tables_but_a_named_file_must_be_readings(
     assert any("meters.csv: ignored" in warning for warning in report.warnings)
     with pytest.raises(UnknownFormatError, match=r"meters\.csv"):
         ingest_data(make_context((folder, folder / "meters.csv")))
+
+
+# --- what a load leaves for the steps after it -----------------------------------------------------------------------
+
+
+def test_a_load_logs_the_days_of_meters_that_it_touched(
+    tmp_path: Path, make_context: MakeContext, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_reader.read_text, "__kwdefaults__", {"chunk_bytes": 60})  # days come in several chunks
+    path = tmp_path / "some.csv"
+    lines = [
+        f"{meter},2024-03-{day:02}T{hour:02}:00:00+02:00,"
+        for hour in (1, 13)
+        for day in (9, 11)
+        for meter in ("a", "b, ü", "a")
+    ]
+    path.write_text("\n".join([HEADER, *(line.replace("b, ü", '"b, ü"') for line in lines), "c,bad,1"]))
+    context = make_context(files=(path,), max_rejected_share=0.1)
+    ingest_data(context)
+    ((sha256,),) = table(postgres, "select sha256 from raw_data.ingested_files")
+    assert table(postgres, "select kind, file_id, file_name, sha256, run_id from raw_data.changes") == [
+        ("load", 1, "some.csv", sha256, context.run_id)
+    ]
+    days = "select change_id, meter_id, cast(reading_date as text) from raw_data.changed_days order by meter_id, 3"
+    assert table(postgres, days) == [
+        (1, meter, f"2024-03-{day:02}") for meter in ("a", "b, ü") for day in (8, 9, 10, 11)
+    ]  # 1:00 at +02:00 is the day before in UTC
+    ingest_data(context)
+    assert len(table(postgres, days)) == 8, "a file that was loaded before touches nothing"
+    write(tmp_path / "more.csv", 96)
+    ingest_data(make_context(files=(tmp_path / "more.csv",)))
+    assert table(postgres, days)[8:] == [(2, "m", "2024-01-01"), (2, "m", "2024-01-02")]
+
+
+def test_a_refused_file_logs_nothing(tmp_path: Path, make_context: MakeContext, postgres: Postgres) -> None:
+    with pytest.raises(InputFileError):
+        ingest_data(make_context(files=(write(tmp_path / "some.csv", 10, extra="bad\n" * 9),)))
+    for name in ("changes", "changed_days"):
+        assert table(postgres, f"select * from raw_data.{name}") == []
+
+
+def test_how_a_file_was_read_is_kept_with_it(tmp_path: Path, make_context: MakeContext, postgres: Postgres) -> None:
+    path = tmp_path / "both.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.csv", "\n".join([*KAGGLE, "2024-01-01 00:00,1,1,1,1,1,Normal"]))
+        archive.writestr("b.csv", "\n".join([*KAGGLE, "01/31/2024 0:30,1,1,1,1,1,Normal"]).replace(",Humidity,", ",X,"))
+        archive.writestr("c.csv", "\n".join([*KAGGLE, "no reading"]))
+    ingest_data(make_context(files=(path,), time_zone="Africa/Lagos", default_meter_id="mine", max_rejected_share=0.5))
+    ((content,),) = table(postgres, "select layout from raw_data.ingested_files")
+    layout = FileLayout.model_validate(content)
+    assert layout.mapping == load_mappings()["kaggle_smart_meter"]
+    assert (layout.time_zone, layout.default_meter_id, layout.interval_minutes) == ("Africa/Lagos", "mine", 30)
+    names = KAGGLE[0].split(",")
+    assert [(part.part, part.kind, part.names, part.timestamp_format) for part in layout.tables] == [
+        ("both.zip/a.csv", "text", names, "iso"),
+        ("both.zip/b.csv", "text", [name.replace("Humidity", "X") for name in names], "%m/%d/%Y %H:%M"),
+        ("both.zip/c.csv", "text", names, None),
+    ]
+    assert layout.retried_file_id is None
+
+
+def test_after_a_load_the_planner_knows_the_table_and_its_index_the_new_pages(
+    tmp_path: Path, make_context: MakeContext, postgres: Postgres
+) -> None:
+    big, small = write(tmp_path / "big.csv", 1), write(tmp_path / "small.csv", 48, meter="late")
+    readings = [f"m{number % 500},2024-02-{1 + number % 28:02},1" for number in range(60_000)]
+    big.write_text("\n".join([HEADER, *readings]))
+    ingest_data(make_context(files=(big,)))
+    known = "select reltuples from pg_class where oid = 'raw_data.meter_readings'::regclass"
+    assert table(postgres, known) == [(60_000,)]
+    ingest_data(make_context(files=(small,)))
+    assert table(postgres, known) == [(60_000,)], "a small load is not worth it"
+    day = "select * from raw_data.meter_readings where timestamp >= '2024-01-01' and timestamp < '2024-01-02'"
+    with postgres.connect() as connection:
+        connection.execute("set local enable_seqscan = off")
+        ((plan,),) = connection.execute(f"explain (analyze, format json) {day}").fetchall()
+    (scan,) = [plan[0]["Plan"]] if "Plans" in plan[0]["Plan"] else []
+    assert scan["Node Type"] == "Bitmap Heap Scan"
+    assert scan["Actual Rows"] == 48
+    assert scan["Rows Removed by Index Recheck"] < 6_000, "the new pages are in no block range of the index"
+
+
+def test_a_loader_that_does_not_own_the_tables_can_load_and_forget(
+    tmp_path: Path, make_context: MakeContext, postgres: Postgres
+) -> None:
+    role = f"loader_{uuid4().hex}"
+    path = write(tmp_path / "some.csv", 500, extra="bad\n")
+    with postgres.connect() as connection:
+        connection.execute(
+            f"create role {role} login; grant usage on schema raw_data, quality to {role}; "
+            f"grant select, insert, update, delete on all tables in schema raw_data, quality to {role}"
+        )
+    try:
+        context = make_context(files=(path,))
+        dsn = make_conninfo(postgres.conninfo, user=role)
+        context = replace(context, settings=context.settings.model_copy(update={"postgres_dsn": SecretStr(dsn)}))
+        ingest_data(context)
+        assert counts(postgres) == (1, 500, 1)
+        forget(replace(context, options=RunOptions(forget_run=context.run_id)))
+        assert counts(postgres) == (0, 0, 0)
+    finally:
+        with postgres.connect() as connection:
+            connection.execute(f"drop owned by {role}; drop role {role}")

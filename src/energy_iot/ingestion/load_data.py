@@ -1,26 +1,41 @@
 """The steps check_source and ingest_data: files to raw_data, each whole in one transaction or not at all."""
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from io import BytesIO
 from itertools import islice
 from typing import Any, Final, Literal
 
 import polars as pl
 import psycopg
-from psycopg import sql
+from psycopg.types.json import Jsonb
 
-from energy_iot.errors import EnergyIoTError, InputFileError, StorageError, UnknownFormatError
+from energy_iot.errors import EnergyIoTError, InputFileError, UnknownFormatError
+from energy_iot.ingestion.file_layout import describe_layout
 from energy_iot.ingestion.parse_readings import Parsed, ReadingParser
-from energy_iot.ingestion.readers.batch import Batch, Reject
+from energy_iot.ingestion.raw_tables import (
+    DAYS_TABLE,
+    READINGS_TABLE,
+    REJECTS_TABLE,
+    collect_days,
+    copy_csv,
+    copy_frame,
+    days_of,
+    explain_refused,
+    record_days,
+    refresh_statistics,
+    reject_frame,
+    to_csv,
+)
+from energy_iot.ingestion.readers.batch import Batch, printable_name
 from energy_iot.ingestion.source_files import SourceFile, expand, inspect, refuse_changed
 from energy_iot.ingestion.sources import choose_mappings
 from energy_iot.pipeline import RunContext, StepReport
 from energy_iot.reporting.progress import Advance
+from energy_iot.storage.changes import record_change
 from energy_iot.storage.postgres import Postgres, open_postgres
 
 SHOWN_REJECTS: Final = 3
@@ -98,6 +113,8 @@ def ingest_data(context: RunContext) -> StepReport:
                     f"{error.problem}\n  loaded: {', '.join(done) or 'none'}; not loaded: {', '.join(rest)}",
                     fix=error.fix,
                 ) from error
+        if not _nothing_new(reports):
+            refresh_statistics(postgres, sum(report.loaded for report in reports))
     for report in reports:
         warnings += _warnings(report)
     return StepReport(
@@ -126,7 +143,8 @@ def _inspect_all(context: RunContext, *, verify: bool) -> tuple[list[SourceFile]
             except UnknownFormatError as error:
                 if path.resolve() in named:
                     raise
-                strangers.append((path.name, error))  # a folder may hold other things, such as a list of meters
+                # a folder may hold other things, such as a list of meters
+                strangers.append((printable_name(path), error))
             advance(1)
     if not sources:
         raise strangers[0][1]
@@ -187,22 +205,24 @@ def _load(source: SourceFile, context: RunContext, postgres: Postgres) -> FileRe
     parser = ReadingParser(context.settings, datetime.now(UTC).replace(tzinfo=None))
     with (
         context.progress.task(f"loading {source.name}", source.total_bytes, unit="bytes") as advance,
-        _explain_refused(source.name),
+        explain_refused(f"the readings of {source.name}"),
         postgres.connect() as connection,
     ):
         file_id = _register(connection, source, context)
         if file_id is None:  # another process was faster
             return FileReport(source.name, source.mapping_name, ALREADY_LOADED)
+        collect_days(connection)
         _copy_readings(connection, source, parser, file_id, report, advance)
         if not report.lines:
             raise InputFileError(f"{source.name}: it has a header and no readings", fix="export the readings again")
         _refuse_too_many_rejects(report, context.settings.max_rejected_share)
         refuse_changed(source.path, source.fingerprint)
         report.interval_minutes = parser.interval_minutes or context.settings.default_interval_minutes
+        layout = describe_layout(source.tables, parser, context.settings, report.interval_minutes)
         connection.execute(
             "update raw_data.ingested_files set interval_minutes = %s, lines_read = %s, readings_loaded = %s, "
-            "readings_without_consumption = %s, readings_rejected = %s, first_timestamp = %s, last_timestamp = %s "
-            "where file_id = %s",
+            "readings_without_consumption = %s, readings_rejected = %s, first_timestamp = %s, last_timestamp = %s, "
+            "layout = %s where file_id = %s",
             (
                 report.interval_minutes,
                 report.lines,
@@ -211,21 +231,20 @@ def _load(source: SourceFile, context: RunContext, postgres: Postgres) -> FileRe
                 report.rejected,
                 report.first_timestamp,
                 report.last_timestamp,
+                Jsonb(layout.model_dump(mode="json")),
                 file_id,
             ),
         )
+        change = record_change(
+            connection,
+            "load",
+            file_id=file_id,
+            file_name=source.name,
+            sha256=source.fingerprint.sha256,
+            run_id=context.run_id,
+        )
+        record_days(connection, change)
     return report
-
-
-@contextmanager
-def _explain_refused(name: str) -> Iterator[None]:
-    try:
-        yield
-    except psycopg.Error as error:  # connection trouble is a StorageError already
-        raise StorageError(
-            f"PostgreSQL refused the readings of {name}: {(str(error).splitlines() or [type(error).__name__])[0]}",
-            fix="nothing of the file was loaded; `energy-iot doctor` checks the database",
-        ) from error
 
 
 def _register(connection: psycopg.Connection, source: SourceFile, context: RunContext) -> int | None:
@@ -256,6 +275,7 @@ class _Chunk:
     parsed: Parsed
     columns: tuple[str, ...]
     csv: bytes
+    days: pl.DataFrame
 
 
 def _copy_readings(
@@ -269,10 +289,13 @@ def _copy_readings(
     def prepare() -> Generator[_Chunk]:
         for batch, layout in source.read():
             parsed = parser.parse(batch, layout)
+            if not parsed.readings.height:
+                yield _Chunk(batch, parsed, (), b"", pl.DataFrame())
+                continue
             frame = parsed.readings.with_columns(
                 pl.lit(source.name).alias("source_file"), pl.lit(file_id).alias("file_id")
             )
-            yield _Chunk(batch, parsed, tuple(frame.columns), _as_csv(frame))
+            yield _Chunk(batch, parsed, tuple(frame.columns), to_csv(frame), days_of(parsed.readings))
 
     first: datetime | None = None
     last: datetime | None = None
@@ -284,12 +307,13 @@ def _copy_readings(
             report.loaded += readings.height
             report.rejected += len(rejects)
             if readings.height:
-                _copy(connection, "meter_readings", chunk.columns, chunk.csv)
+                copy_csv(connection, READINGS_TABLE, chunk.columns, chunk.csv)
+                copy_frame(connection, DAYS_TABLE, chunk.days)
                 report.without_consumption += readings["electricity_consumed"].null_count()
                 times = readings["timestamp"]
                 first, last = _extremes(first, last, times.min(), times.max())
             if rejects:
-                _copy(connection, "rejected_readings", *_reject_rows(rejects, file_id))
+                copy_frame(connection, REJECTS_TABLE, reject_frame(rejects, file_id))
                 shown = [f"line {reject.line_number}: {reject.reason}" for reject in rejects]
                 report.first_rejects += islice(shown, SHOWN_REJECTS - len(report.first_rejects))
             advance(chunk.batch.progress)
@@ -319,26 +343,6 @@ def _ahead(chunks: Generator[_Chunk]) -> Generator[_Chunk]:
         finally:
             for future in waiting:
                 future.cancel()
-
-
-def _copy(connection: psycopg.Connection, table: str, columns: Iterable[str], csv: bytes) -> None:
-    command = sql.SQL("copy raw_data.{} ({}) from stdin (format csv)").format(
-        sql.Identifier(table), sql.SQL(", ").join(map(sql.Identifier, columns))
-    )
-    with connection.cursor() as cursor, cursor.copy(command) as copy:
-        copy.write(csv)
-
-
-def _as_csv(frame: pl.DataFrame) -> bytes:
-    buffer = BytesIO()
-    # numbers in their shortest form that reads back equal; nothing is null, "" is an empty text
-    frame.write_csv(buffer, include_header=False)
-    return buffer.getvalue()
-
-
-def _reject_rows(rejects: list[Reject], file_id: int) -> tuple[tuple[str, ...], bytes]:
-    frame = pl.DataFrame(rejects, schema=list(Reject._fields), orient="row").with_columns(file_id=pl.lit(file_id))
-    return tuple(frame.columns), _as_csv(frame)
 
 
 def _refuse_too_many_rejects(report: FileReport, allowed: float) -> None:

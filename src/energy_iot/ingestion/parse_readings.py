@@ -53,13 +53,15 @@ class ReadingParser:
         settings: Defaults and limits.
         now: Naive UTC; readings much later are rejected.
         interval_minutes: Minutes between readings; None until the mapping or the first readings told.
+        formats: The timestamp format of each table, by its name in rejects; its first readings decide.
+        repeated: What was seen of hours that occur twice.
     """
 
     settings: Settings
     now: datetime
     interval_minutes: int | None = None
-    _repeated: RepeatedHours = field(default_factory=RepeatedHours)
-    _formats: dict[str, str] = field(default_factory=dict)
+    formats: dict[str, str] = field(default_factory=dict)
+    repeated: RepeatedHours = field(default_factory=RepeatedHours)
 
     def parse(self, batch: Batch, layout: Layout) -> Parsed:
         """Turn the fields of `batch` into readings."""
@@ -106,17 +108,17 @@ class ReadingParser:
     ) -> tuple[pl.Series, list[_Fault]]:
         columns = mapping.timestamp
         stamps = _joined_timestamp(frame, len(columns.columns))
-        if part not in self._formats:  # the beginning of a table decides for all of it
-            self._formats[part] = choose_format(stamps, columns.formats) if stamps.dtype == pl.String else ISO
+        if part not in self.formats:  # the beginning of a table decides for all of it
+            self.formats[part] = choose_format(stamps, columns.formats) if stamps.dtype == pl.String else ISO
         zone = columns.time_zone or self.settings.time_zone
         earliest = self.settings.earliest_timestamp
         latest = self.now + timedelta(hours=self.settings.max_future_hours)
         found = to_instants(
             stamps,
-            text_format=self._formats[part],
+            text_format=self.formats[part],
             zone=zone,
             meter_ids=meter_ids,
-            repeated=self._repeated,
+            repeated=self.repeated,
             earliest=earliest,
             latest=latest,
         )
@@ -131,7 +133,7 @@ class ReadingParser:
         early = found.too_early | (utc < earliest).fill_null(False)
         late = found.too_late | (utc > latest).fill_null(False)
         missing = stamps.str.strip_chars() == "" if stamps.dtype == pl.String else _none(stamps)
-        unreadable = f"{name} {{value}} is not a time in the format {self._formats[part]}"
+        unreadable = f"{name} {{value}} is not a time in the format {self.formats[part]}"
         return utc, [
             _Fault(found.unreadable & (stamps.is_null() | missing), f"{name} is missing", stamps),
             _Fault(found.unreadable, unreadable, stamps),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from energy_iot.errors import InputFileError
-from energy_iot.ingestion.readers.batch import Batch
+from energy_iot.ingestion.readers.batch import Batch, printable, printable_name
 from energy_iot.ingestion.readers.containers import KNOWN_SUFFIXES, Part, explain_broken, open_parts
 from energy_iot.ingestion.readers.text import read_header, read_text, verify_readable
 from energy_iot.ingestion.sources import Layout, SourceMapping, recognise
@@ -64,11 +64,6 @@ class SourceFile:
                 yield batch, layout
 
 
-def printable_name(path: Path) -> str:
-    """The name of a file, with bytes that are no UTF-8 escaped."""
-    return os.fsencode(path.name).decode("utf-8", errors="backslashreplace")
-
-
 def expand(files: tuple[Path, ...]) -> list[Path]:
     """The files meant: folders become their files of known kinds, in order of name; each file once.
 
@@ -78,15 +73,16 @@ def expand(files: tuple[Path, ...]) -> list[Path]:
     found: list[Path] = []
     for given in files:
         path = given.expanduser()
-        with explain_broken(str(path)):
+        name = printable(os.fsencode(path).decode("utf-8", errors="backslashreplace"))
+        with explain_broken(name):
             if path.is_dir():
                 found += _files_in(path)
             elif path.is_file():
                 found.append(path)
             elif path.exists():
-                raise InputFileError(f"{path} is no regular file", fix="give a file or a folder of files")
+                raise InputFileError(f"{name} is no regular file", fix="give a file or a folder of files")
             else:
-                raise InputFileError(f"{path} does not exist", fix="check the path; a folder loads all its files")
+                raise InputFileError(f"{name} does not exist", fix="check the path; a folder loads all its files")
     unique: dict[Path, Path] = {}
     for path in found:
         unique.setdefault(path.resolve(), path)
@@ -101,7 +97,8 @@ def _files_in(folder: Path) -> list[Path]:
     ]
     if not inside:
         raise InputFileError(
-            f"{folder} holds no file that ends with {', '.join(KNOWN_SUFFIXES)}", fix="give the folder of the exports"
+            f"{printable_name(folder)} holds no file that ends with {', '.join(KNOWN_SUFFIXES)}",
+            fix="give the folder of the exports",
         )
     return inside
 
@@ -112,7 +109,7 @@ def fingerprint(path: Path) -> Fingerprint:
     Raises:
         InputFileError: It cannot be read.
     """
-    with explain_broken(path.name), path.open("rb") as file:
+    with explain_broken(printable_name(path)), path.open("rb") as file:
         state = os.fstat(file.fileno())
         return Fingerprint(hashlib.file_digest(file, "sha256").hexdigest(), state.st_size, state.st_mtime_ns)
 
@@ -123,7 +120,7 @@ def refuse_changed(path: Path, before: Fingerprint) -> None:
     Raises:
         InputFileError: It was written to meanwhile.
     """
-    with explain_broken(path.name):
+    with explain_broken(printable_name(path)):
         state = path.stat()
     if (state.st_size, state.st_mtime_ns) != (before.size_bytes, before.changed_ns):
         raise InputFileError(
@@ -144,7 +141,7 @@ def inspect(path: Path, mappings: dict[str, SourceMapping], *, verify: bool) -> 
         InputFileError: It is empty, binary, damaged, or of no known format; says what was found and expected.
     """
     seen = fingerprint(path)
-    parts = open_parts(path)
+    parts, warnings = open_parts(path)
     tables: list[tuple[Part, Layout]] = []
     refused: list[tuple[Part, InputFileError]] = []
     for part in parts:
@@ -157,13 +154,14 @@ def inspect(path: Path, mappings: dict[str, SourceMapping], *, verify: bool) -> 
     if len({layout.mapping_name for _, layout in tables}) > 1:
         kinds = ", ".join(f"{part.label} is {layout.mapping_name}" for part, layout in tables)
         raise InputFileError(
-            f"{path.name}: the archive mixes sources: {kinds}", fix="make one archive for each, or give the files"
+            f"{printable_name(path)}: the archive mixes sources: {kinds}",
+            fix="make one archive for each, or give the files",
         )
     if verify:
         for part, _ in tables:
-            if part.compressed:
+            if part.packed_bytes is not None:
                 verify_readable(part)
-    warnings = [f"{part.label}: ignored, {str(error.problem).splitlines()[0]}" for part, error in refused]
+    warnings += [f"{part.label}: ignored, {str(error.problem).splitlines()[0]}" for part, error in refused]
     ignored = list(dict.fromkeys(column for _, layout in tables for column in layout.ignored))
     if ignored:
         warnings.append(

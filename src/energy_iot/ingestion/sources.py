@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from energy_iot.errors import InputFileError, UnknownFormatError
+from energy_iot.ingestion.readers.batch import printable
 from energy_iot.settings import PROJECT_DIR
 
 SOURCES_DIR: Final = PROJECT_DIR / "configs" / "sources"
@@ -271,12 +272,13 @@ def _layout(name: str, mapping: SourceMapping, names: list[str], positions: dict
             fix="keep one column of each name",
         )
     known = set(mapped.values()) | {normalise(column) for column in mapping.ignored_columns}
+    unknown = [column.strip() for column in names if column.strip() and normalise(column) not in known]
     return Layout(
         mapping_name=name,
         mapping=mapping,
         names=tuple(names),
         columns={key: positions[column] for key, column in mapped.items() if column in positions},
-        ignored=tuple(column.strip() for column in names if column.strip() and normalise(column) not in known),
+        ignored=tuple(map(printable, unknown)),
     )
 
 
@@ -305,9 +307,12 @@ def _unknown_header(
         for name, mapping in mappings.items()
     )
     _, nearest, missing = max(lacking, key=lambda entry: (entry[0], -len(entry[2])))
+    fix = "rename the columns; or copy configs/sources/long_format.yml, describe this file in it, "
+    fix += "and give it with --source FILE.yml"
+    if "reject_id" in found and "raw_text" in found:
+        fix = "these are exported rejects: load their corrections with `energy-iot rejects retry FILE`"
     return UnknownFormatError(
         f"{what}: unknown header: {found}\n  expected the columns of one of these, in any order:\n  {expected}\n"
         f"  the nearest, {nearest}, also needs: {', '.join(missing)}",
-        fix="rename the columns; or copy configs/sources/long_format.yml, describe this file in it, "
-        "and give it with --source FILE.yml",
+        fix=fix,
     )

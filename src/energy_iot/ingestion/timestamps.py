@@ -162,10 +162,7 @@ def _from_zone(
     """Instants of clock times in `zone`, and which of these do not exist there."""
     if zone == "UTC" or is_utc.all():
         return local, _all(False, len(local))
-    clock = local.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
-    earlier = clock.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
-    clock = local.dt.replace_time_zone(zone, ambiguous="latest", non_existent="null")
-    later = clock.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+    earlier, later = _earlier_and_later(local, zone)
     ambiguous = ((earlier != later) & ~is_utc).fill_null(False)
     if ambiguous.any():
         rows = ambiguous.arg_true()
@@ -176,6 +173,26 @@ def _from_zone(
         earlier = earlier.scatter(rows.filter(pl.Series(second)), later.gather(rows.filter(pl.Series(second))))
     skipped = earlier.is_null() & local.is_not_null() & ~is_utc
     return local.zip_with(is_utc, earlier), skipped
+
+
+def _earlier_and_later(local: pl.Series, zone: str) -> tuple[pl.Series, pl.Series]:
+    """The instants of clock times: they differ in an hour that occurs twice; null where there is none."""
+    earlier = local.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
+    later = local.dt.replace_time_zone(zone, ambiguous="latest", non_existent="null")
+    return _as_utc(earlier), _as_utc(later)
+
+
+def _as_utc(zoned: pl.Series) -> pl.Series:
+    return zoned.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+
+
+def repeated_times(utc: pl.Series, zone: str) -> pl.DataFrame:
+    """For instants in hours that occur twice, the clock time `local` and its `earlier` instant; else both null."""
+    local = utc.dt.replace_time_zone("UTC").dt.convert_time_zone(zone).dt.replace_time_zone(None)
+    earlier, later = _earlier_and_later(local, zone)
+    return pl.DataFrame({"local": local, "earlier": earlier, "later": later}).select(
+        pl.when(pl.col("earlier") != pl.col("later")).then(pl.col(name)).alias(name) for name in ("local", "earlier")
+    )
 
 
 def infer_interval_minutes(utc: pl.Series, meter_ids: pl.Series) -> int | None:

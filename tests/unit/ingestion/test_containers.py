@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from pathlib import Path
 from random import Random
+from time import monotonic
 from typing import Any
 
 import polars as pl
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from energy_iot.errors import InputFileError
+from energy_iot.ingestion.readers import containers
 from energy_iot.ingestion.source_files import expand, fingerprint, inspect, refuse_changed
 from energy_iot.ingestion.sources import load_mappings
 
@@ -298,3 +300,68 @@ def test_times_of_day_join_dates(tmp_path: Path, read_file: ReadFile) -> None:
     columns |= {"Date": ["16/12/2006"], "Time": pa.array([time(17, 24)], pa.time32("s"))}
     content = read_file(write_parquet(tmp_path / "f.parquet", columns), mapping=mapping)
     assert content.readings["timestamp"].to_list() == [datetime(2006, 12, 16, 17, 24)]
+
+
+def test_members_that_are_no_tables_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "file.zip"
+    others = {f"{number}.dat": b"x" for number in range(7)}
+    path.write_bytes(zipped({"1.csv": CSV, "__MACOSX/._1.csv": b"", **others}))
+    assert inspect(path, load_mappings(), verify=True).warnings == (
+        "file.zip: ignored, neither .csv nor .txt: 0.dat, 1.dat, 2.dat, 3.dat, 4.dat and 2 more",
+    )
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_members_of_one_name_are_told_apart(tmp_path: Path, read_file: ReadFile) -> None:
+    path = tmp_path / "file.zip"
+    turned = b"consumption_kwh,timestamp,meter_id\n1,2024-01-01,a\nx,2024-01-01,b\n"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("1.csv", CSV + b"bad\n")
+        archive.writestr("1.csv", turned)
+    found = read_file(path)
+    assert found.readings.height == 501
+    assert [(reject.source_file, reject.line_number) for reject in found.rejects] == [
+        ("file.zip/1.csv", 502),
+        ("file.zip/1.csv (2)", 3),
+    ]
+
+
+@pytest.mark.parametrize("name", [b"\xff\xfe.csv", b"line\nbreak.csv", b"\x1b[31m.csv"])
+def test_names_that_no_terminal_should_get_are_escaped(tmp_path: Path, read_file: ReadFile, name: bytes) -> None:
+    path = tmp_path / os.fsdecode(name)
+    path.write_bytes(CSV + b"bad\n")
+    (reject,) = read_file(path).rejects
+    assert reject.source_file.isprintable()
+    assert reject.source_file.encode()
+    path.write_bytes(b"")
+    with pytest.raises(InputFileError) as refused:
+        read_file(path)
+    assert refused.value.problem.isprintable()
+
+
+@pytest.mark.parametrize("pack", ["gzip", "zip"])
+@pytest.mark.parametrize(
+    "filling", [b"m,2024-01-01,1\n", b"\n", b"\0", b"x"], ids=["lines", "blank", "zeros", "one line"]
+)
+def test_a_bomb_is_refused_before_it_fills_anything(
+    tmp_path: Path, read_file: ReadFile, monkeypatch: pytest.MonkeyPatch, pack: str, filling: bytes
+) -> None:
+    monkeypatch.setattr(containers, "SMALL_BYTES", 2**21)
+    content = b"meter_id,timestamp,consumption_kwh\n" + filling * (2**25 // len(filling))
+    packed = gzip.compress(content) if pack == "gzip" else zipped({"file.csv": content})
+    assert len(content) / len(packed) > 250
+    monkeypatch.setattr(containers, "MOST_EXPANSION", 100)
+    path = tmp_path / "bomb"
+    path.write_bytes(packed)
+    with pytest.raises(InputFileError, match=r"unpacks to more than 100 times its size|longer than|binary"):
+        read_file(path)
+
+
+def test_a_gigabyte_of_blank_lines_takes_no_minutes(tmp_path: Path, read_file: ReadFile) -> None:
+    blank = 2**24
+    path = tmp_path / "file.csv"
+    path.write_bytes(CSV + b"\n" * blank)
+    started = monotonic()
+    found = read_file(path)
+    assert (found.lines, found.blank) == (500, blank)
+    assert monotonic() - started < 10, "one by one, this sixtieth of a gigabyte takes longer"

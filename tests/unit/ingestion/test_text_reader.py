@@ -150,7 +150,7 @@ MEASURE = """
 import re, resource, sys
 from datetime import datetime
 from pathlib import Path
-from energy_iot.ingestion.load_data import _as_csv
+from energy_iot.ingestion.raw_tables import days_of, to_csv
 from energy_iot.ingestion.parse_readings import ReadingParser
 from energy_iot.ingestion.source_files import inspect
 from energy_iot.ingestion.sources import load_mappings
@@ -159,7 +159,8 @@ parser, rows = ReadingParser(Settings(), datetime(2030, 1, 1)), 0
 for batch, layout in inspect(Path(sys.argv[1]), load_mappings(), verify=False).read():
     parsed = parser.parse(batch, layout)
     rows += parsed.readings.height + len(parsed.rejects)
-    _as_csv(parsed.readings)
+    if parsed.readings.height:
+        to_csv(parsed.readings), days_of(parsed.readings)
 if sys.platform == "darwin":
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 2**20
 else:  # Linux carries ru_maxrss over from the process that started this one
@@ -199,4 +200,15 @@ def test_memory_is_bounded(tmp_path: Path, kind: str) -> None:
 def test_the_part_of_a_plain_file_is_the_file(tmp_path: Path) -> None:
     path = tmp_path / "file.csv"
     path.write_text(HEADER)
-    assert [(part.label, part.kind, part.compressed) for part in open_parts(path)] == [("file.csv", "text", False)]
+    assert [(part.label, part.kind, part.packed_bytes) for part in open_parts(path)[0]] == [("file.csv", "text", None)]
+
+
+def test_an_empty_field_is_missing_whether_its_line_has_awkward_quotes_or_not(
+    tmp_path: Path, read_file: ReadFile
+) -> None:
+    path = tmp_path / "file.csv"
+    line = "16/12/2006;;4.2;0.4;234.8;18.4;0.0;1.0;17.0"
+    header = "Date;Time;Global_active_power;Global_reactive_power;Voltage;Global_intensity;"
+    header += "Sub_metering_1;Sub_metering_2;Sub_metering_3"
+    path.write_text("\n".join([header, line, line.replace(";;", ';"";'), line.replace("0.4", '"a"";b"')]))
+    assert [reject.reason for reject in read_file(path).rejects] == ["Date Time is missing"] * 3

@@ -15,6 +15,7 @@ from energy_iot.ingestion.timestamps import (
     choose_format,
     infer_interval_minutes,
     read_local,
+    repeated_times,
     to_instants,
 )
 
@@ -198,3 +199,11 @@ def test_the_interval_is_the_most_common_distance(minutes: list[float], expected
 def test_the_interval_is_within_a_meter() -> None:
     utc = pl.Series([datetime(2024, 1, 1, 0, minute) for minute in (0, 1, 30, 31)] + [None])
     assert infer_interval_minutes(utc, pl.Series(["a", "b", "a", "b", "a"])) == 30
+
+
+def test_instants_of_an_hour_that_occurs_twice_know_their_clock_time_and_the_earlier_one() -> None:
+    utc = pl.Series([datetime(2024, 10, 31, 20, 30), datetime(2024, 10, 31, 21, 30), datetime(2024, 10, 31, 22, 30)])
+    found = repeated_times(utc, "Africa/Cairo")  # summer time ends there at 21:00 UTC: 23:30 comes twice
+    twice = (datetime(2024, 10, 31, 23, 30), datetime(2024, 10, 31, 20, 30))
+    assert found.rows() == [twice, twice, (None, None)]
+    assert repeated_times(utc, "UTC").rows() == [(None, None)] * 3

@@ -1,7 +1,9 @@
 """What every reader yields: fields of a stretch of a table, and the records that have none."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, NamedTuple
 
 import polars as pl
@@ -58,6 +60,18 @@ def storable(raw: bytes | str) -> str:
     if len(text) > RAW_TEXT_CHARACTERS or (isinstance(raw, bytes) and whole > 4 * RAW_TEXT_CHARACTERS):
         return f"{text[:RAW_TEXT_CHARACTERS]}... (cut: {whole:,} {measure} in all)"
     return text
+
+
+def printable(text: str) -> str:
+    """A name of unknown origin on one line: what no terminal or database should get is escaped."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
+def printable_name(path: Path) -> str:
+    """The name of a file; bytes that are no UTF-8 are escaped too."""
+    return printable(os.fsencode(path.name).decode("utf-8", errors="backslashreplace"))
 
 
 def shown(value: str, characters: int = 60) -> str:

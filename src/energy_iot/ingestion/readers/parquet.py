@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from energy_iot.errors import InputFileError
-from energy_iot.ingestion.readers.batch import LINE, Batch, storable
+from energy_iot.ingestion.readers.batch import LINE, Batch, printable, storable
 from energy_iot.ingestion.readers.containers import Part, explain_broken
 from energy_iot.ingestion.sources import Layout
 
@@ -104,7 +104,7 @@ def _refuse_unusual(label: str, name: str, kind: Any) -> None:
     values = kind.value_type if pa.types.is_dictionary(kind) else kind
     if not any(is_kind(values) for is_kind in KNOWN_TYPES):
         raise InputFileError(
-            f"{label}: its column {name} is {kind}, not numbers, texts, dates or times",
+            f"{label}: its column {printable(name)} is {kind}, not numbers, texts, dates or times",
             fix="write the column with a plain type",
         )
 

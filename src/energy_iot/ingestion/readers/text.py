@@ -166,6 +166,8 @@ def _after_header(records: bytes) -> tuple[bytes, int, bool]:
 
 def _split(chunk: bytes, first_line: int, part: str, layout: Layout, progress: int) -> Batch:
     """Split whole lines (each ending with LF) into the fields of `layout`."""
+    if not chunk.strip():  # looked at one by one, a packed gigabyte of blank lines would take minutes
+        return Batch(part, frame_of_fields([], [], layout), [], chunk.count(NEWLINE), progress, lambda _: "")
     data = np.frombuffer(chunk, dtype=np.uint8)
     ends = np.flatnonzero(data == ord(NEWLINE))
     starts = np.concatenate(([0], ends[:-1] + 1))
@@ -183,7 +185,7 @@ def _split(chunk: bytes, first_line: int, part: str, layout: Layout, progress: i
         if not raw.strip():
             blank += 1
             continue
-        fields = _fields_of(raw, layout)
+        fields = split_line(raw, layout)
         if isinstance(fields, str):
             rejects.append(Reject(part, index + first_line, storable(raw), fields))
         else:
@@ -196,7 +198,7 @@ def _split(chunk: bytes, first_line: int, part: str, layout: Layout, progress: i
         regular = data[keep].tobytes()
     frame = _regular_frame(regular, np.flatnonzero(~odd) + first_line, layout)
     if rows:
-        frame = pl.concat([frame, _frame_of(rows, lines, layout)]).sort(LINE)
+        frame = pl.concat([frame, frame_of_fields(rows, lines, layout)]).sort(LINE)
     return Batch(part, frame, rejects, blank, progress, lambda line: storable(raw_line(line)))
 
 
@@ -252,8 +254,8 @@ def _is_utf8(raw: bytes) -> bool:
     return True
 
 
-def _fields_of(raw: bytes, layout: Layout) -> list[str] | str:
-    """The fields of one line, or why it has none."""
+def split_line(raw: bytes, layout: Layout) -> list[str] | str:
+    """The fields of one line in UTF-8, or why it has none."""
     mapping: SourceMapping = layout.mapping
     if len(raw) > LONGEST_RECORD_BYTES:
         return f"the line has {len(raw):,} bytes, more than {LONGEST_RECORD_BYTES:,}"
@@ -288,7 +290,7 @@ def _quoted_line(delimiter: str) -> re.Pattern[str]:
 
 def _regular_frame(regular: bytes, lines: Positions, layout: Layout) -> pl.DataFrame:
     if not len(lines):
-        return _frame_of([], [], layout)
+        return frame_of_fields([], [], layout)
     positions = sorted(layout.columns.values())
     keys = {position: key for key, position in layout.columns.items()}
     frame = pl.read_csv(
@@ -301,17 +303,18 @@ def _regular_frame(regular: bytes, lines: Positions, layout: Layout) -> pl.DataF
     )
     if frame.height != len(lines):  # a rule of polars that we do not know: split it ourselves
         rows = [line.split(layout.mapping.delimiter) for line in regular.decode("utf-8").split("\n")[:-1]]
-        return _frame_of(rows, lines.tolist(), layout)
+        return frame_of_fields(rows, lines.tolist(), layout)
     frame.columns = [keys[position] for position in positions]
     return frame.select(pl.Series(LINE, lines, dtype=pl.Int64), *layout.columns)
 
 
-def _frame_of(rows: list[list[str]], lines: list[int], layout: Layout) -> pl.DataFrame:
+def frame_of_fields(rows: list[list[str]], lines: list[int], layout: Layout) -> pl.DataFrame:
+    """The frame of a batch from the fields of lines, and their numbers; an empty field is null, as polars has it."""
     return pl.DataFrame(
         [
             pl.Series(LINE, lines, dtype=pl.Int64),
             *(
-                pl.Series(key, [row[position] for row in rows], dtype=pl.String)
+                pl.Series(key, [row[position] or None for row in rows], dtype=pl.String)
                 for key, position in layout.columns.items()
             ),
         ]
