@@ -6,6 +6,6 @@
 
 {#  Readings that `hours` hold at the mean interval of those present: 24 hours of half-hours are 48. Where the interval
     changed on the way, the mean interval is what the count of present readings compares with. #}
-{% macro expected_readings(hours, reading_count, covered_hours) -%}
-    cast(round({{ hours }} * {{ reading_count }} / {{ covered_hours }}) as bigint)
+{% macro expected_readings(hours, reading_count, covered_minutes) -%}
+    cast(round({{ as_double(hours) }} * 60 * {{ reading_count }} / {{ covered_minutes }}) as bigint)
 {%- endmacro %}

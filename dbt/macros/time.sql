@@ -92,6 +92,12 @@
 {%- endmacro %}
 
 
+{#  The kinds of period that consumption is summed up by. #}
+{% macro period_types() %}
+    {{ return(['day', 'week', 'month']) }}
+{% endmacro %}
+
+
 {#  First day of the day, ISO week (Monday) or month that a date lies in. dbt's own date_trunc would do on PostgreSQL
     and Spark, but ClickHouse has to be told that weeks start on Monday. #}
 {% macro period_start(period, date) -%}

@@ -20,8 +20,9 @@ from polars.testing import assert_frame_equal
 from psycopg.conninfo import make_conninfo
 from pydantic import SecretStr
 
-from energy_iot.errors import StorageError, TransformationError, UsageError
+from energy_iot.errors import StoreUnavailableError, TransformationError, UsageError
 from energy_iot.settings import Settings
+from energy_iot.storage.changes import record_change
 from energy_iot.storage.postgres import Postgres, open_postgres
 from energy_iot.transformation import dbt
 from energy_iot.transformation.dbt import NodeRun, run_dbt, run_intermediate, run_marts, run_staging
@@ -126,8 +127,14 @@ def make_readings(rng: random.Random) -> tuple[list[dict[str, object]], list[dic
 
 
 def load(postgres: Postgres, rows: list[dict[str, object]], files: list[dict[str, int]]) -> None:
-    """Into raw_data, as ingestion leaves it; ids rise in the order of `rows`."""
+    """Into raw_data, as ingestion leaves it, as one change; ids rise in the order of `rows`."""
     with postgres.connect() as connection:
+        change = record_change(connection, "load", file_id=1, file_name="f", sha256="hash", run_id=None)
+        with connection.cursor() as cursor:
+            cursor.executemany(
+                "insert into raw_data.changed_days values (%s, %s, %s)",
+                sorted({(change, row["meter_id"], row["timestamp"].date()) for row in rows}),
+            )
         for file in files:
             connection.execute(
                 "insert into raw_data.ingested_files (file_id, sha256, file_name, source_name, interval_minutes, "
@@ -176,16 +183,22 @@ def fleet(postgres_server: dict[str, str], tmp_path_factory: pytest.TempPathFact
     ):
         load(postgres, rows, files)
         fleet = Fleet(raw, pl.DataFrame(files), pl.DataFrame(), (), postgres, home)
-        fleet.scores = pl.DataFrame({"reading_id": fleet.staged["reading_id"]}).with_columns(
+        fleet.scores = fleet.staged.select("reading_id", "meter_id", "reading_timestamp").with_columns(
             anomaly_score=pl.Series([rng.random() for _ in range(fleet.staged.height)])
         )
         with postgres.connect() as connection:
             connection.execute(
-                "insert into ml.model_versions values (3, 'model', 'hash', '2024-01-01', 1, 0.6, '{}'::jsonb)"
+                "insert into ml.model_versions (model_version, file_name, sha256, trained_at, training_rows, "
+                "score_threshold, card, in_force_since) select version, 'model', 'hash', '2024-01-01', 1, 0.6, '{}', "
+                "in_force_since::timestamp from (values (2, '2024-02-01'), (3, '2024-03-01'), (4, null)) "
+                "as versions (version, in_force_since)"
             )
+            # those of another version are kept, and not shown
             with connection.cursor() as cursor, cursor.copy("copy ml.reading_scores from stdin") as copy:
-                for reading_id, score in fleet.scores.iter_rows():
-                    copy.write_row((reading_id, score, score > 0.6, 3, datetime(2024, 3, 1)))
+                for version in (2, 3, 4):
+                    for row in fleet.scores.iter_rows():
+                        score = row[3] if version == 3 else 0.9
+                        copy.write_row((*row[:3], score, score > 0.6, version, datetime(2024, 3, 1)))
         fleet.nodes = run_dbt(settings, ["build"])
         yield fleet
 
@@ -209,7 +222,8 @@ def postgres(shared: tuple[Settings, Postgres]) -> Postgres:
     postgres = shared[1]
     with postgres.connect() as connection:
         connection.execute(
-            "truncate raw_data.ingested_files, raw_data.meter_readings, raw_data.rejected_readings restart identity"
+            "truncate raw_data.ingested_files, raw_data.meter_readings, raw_data.rejected_readings, "
+            "raw_data.changes, raw_data.changed_days, quality.derived_states restart identity"
         )
     return postgres
 
@@ -370,6 +384,7 @@ def features(staged: pl.DataFrame) -> pl.DataFrame:
         staged.rolling("reading_timestamp", period=period, closed="right", group_by="meter_id").agg(
             pl.col("consumption_kwh").mean().alias(f"avg_consumption_{period}"),
             pl.col("consumption_kwh").std().alias(f"std_consumption_{period}"),
+            pl.col("reading_timestamp").first().alias(f"oldest_{period}"),
         )
         for period in ("1h", "24h")
     )
@@ -406,6 +421,7 @@ def features(staged: pl.DataFrame) -> pl.DataFrame:
             temperature_c=pl.col("temperature"),
             humidity_pct=pl.col("humidity"),
             wind_speed_kmh=pl.col("wind_speed"),
+            window_hours_24h=(pl.col("reading_timestamp") - pl.col("oldest_24h")).dt.total_seconds() / 3600,
         )
     )
 
@@ -443,14 +459,19 @@ def test_windows_on_any_readings(fleet: Fleet, readings: dict[tuple[str, int, in
     )
     with fleet.postgres.connect() as connection, connection.transaction(force_rollback=True):
         cursor = connection.cursor()
-        cursor.execute("truncate staging.stg_meter_readings, intermediate.int_hour_of_week_history")
+        cursor.execute(
+            "truncate staging.stg_meter_readings, intermediate.int_readings_hourly, "
+            "intermediate.int_hour_of_week_history"
+        )
         cursor.executemany(
             f"insert into staging.stg_meter_readings ({', '.join(names)}, hour_of_day, day_of_week) values "
             "(%s, %s, %s, %s, %s, %s, %s)",
             [(*row, row[2].hour, row[2].isoweekday() % 7) for row in rows],
         )
-        history_sql = (compiled / "int_hour_of_week_history.sql").read_text()
-        cursor.execute(f"insert into intermediate.int_hour_of_week_history {history_sql}".encode())
+        for model in ("int_readings_hourly", "int_hour_of_week_history"):
+            cursor.execute(
+                f"insert into intermediate.{model} {(compiled / model).with_suffix('.sql').read_text()}".encode()
+            )
         cursor.execute((compiled / "int_consumption_features.sql").read_bytes())
         found = pl.DataFrame(
             cursor.fetchall(),
@@ -458,7 +479,13 @@ def test_windows_on_any_readings(fleet: Fleet, readings: dict[tuple[str, int, in
             orient="row",
             infer_schema_length=None,
         )
-    windows = ["avg_consumption_1h", "avg_consumption_24h", "std_consumption_24h", "hour_of_week_z_score"]
+    windows = [
+        "avg_consumption_1h",
+        "avg_consumption_24h",
+        "std_consumption_24h",
+        "hour_of_week_z_score",
+        "window_hours_24h",
+    ]
     columns = [pl.col("reading_id"), *(pl.col(name).cast(pl.Float64).round(9) for name in windows)]
     expected = features(staged)
     assert_frame_equal(
@@ -520,7 +547,7 @@ def test_anomaly_scores(fleet: Fleet) -> None:
     is_anomaly = pl.col("anomaly_score") > 0.6
     expected = (
         features(fleet.staged)
-        .join(fleet.scores, on="reading_id")
+        .join(fleet.scores.select("reading_id", "anomaly_score"), on="reading_id")
         .select(
             "reading_id",
             "meter_id",
@@ -652,7 +679,7 @@ def test_a_reading_of_an_unknown_file_is_found(settings: Settings, postgres: Pos
 
 def test_unreachable_database(tmp_path: Path) -> None:
     dsn = SecretStr("postgresql://somebody:sesame@127.0.0.1:1/nothing")
-    with pytest.raises(StorageError) as failed:
+    with pytest.raises(StoreUnavailableError) as failed:
         run_dbt(Settings(home=tmp_path, postgres_dsn=dsn), ["run"])
     assert failed.value.exit_code == 5
     assert "127.0.0.1:1" in failed.value.problem
@@ -668,7 +695,7 @@ def test_connection_lost_while_a_model_runs(settings: Settings, postgres: Postgr
             "where pg_terminate_backend(pg_backend_pid())"
         )
     try:
-        with pytest.raises(StorageError, match="lost its connection") as failed:
+        with pytest.raises(StoreUnavailableError, match="server closed the connection") as failed:
             run_dbt(settings, ["run", "--select", "staging"])
     finally:
         with postgres.connect() as connection:
@@ -713,6 +740,27 @@ def test_password_stays_out_of_files_and_environment(
     assert not [path for path in written if password.encode() in path.read_bytes()]
     assert os.environ["DBT_POSTGRES_HOST"] == "was here before"
     assert "DBT_ENV_SECRET_POSTGRES_PASSWORD" not in os.environ
+
+
+def test_dbt_acts_in_the_role_of_the_connection(settings: Settings, postgres: Postgres) -> None:
+    role = f"transformer_{uuid4().hex}"  # roles are the server's, and other tests share it
+    with postgres.connect() as connection:
+        connection.execute(
+            f"create role {role}; grant usage on schema raw_data, quality, ml to {role}; "
+            f"grant select on all tables in schema raw_data, quality, ml to {role}; "
+            f"grant insert, update on quality.derived_states to {role}; "
+            f"grant usage, create on schema staging to {role}; "
+            "drop table if exists staging.stg_meter_readings cascade"
+        )
+    try:
+        dsn = make_conninfo(postgres.conninfo, options=f"-c role={role}")
+        run_dbt(settings.model_copy(update={"postgres_dsn": SecretStr(dsn)}), ["run", "--select", "staging"])
+        with postgres.connect() as connection:
+            owner = connection.execute("select tableowner from pg_tables where schemaname = 'staging'").fetchall()
+        assert owner == [(role,)]
+    finally:
+        with postgres.connect() as connection:
+            connection.execute(f"drop owned by {role} cascade; drop role {role}")
 
 
 def test_docs_are_written_under_the_home_folder(settings: Settings, postgres: Postgres) -> None:

@@ -1,26 +1,22 @@
+{{ config(
+    unique_key=['meter_id', 'cast(hour_start as date)'],
+    indexes=[{'columns': ['meter_id', '(cast(hour_start as date))']}],
+    pre_hook=[
+        "{{ find_affected_days(var('history_days')) }}",
+        "{{ find_days_before(range(7, var('history_days') + 1, 7)) }}"
+    ]
+) }}
+
 with
 
 hours as (
-
-    select
-        meter_id,
-        {{ hour_start('reading_timestamp') }} as hour_start,
-        count(*) as reading_count,
-        sum(consumption_kwh) as consumption_sum,
-        sum(consumption_kwh * consumption_kwh) as consumption_square_sum
-    from {{ ref('stg_meter_readings') }}
-    group by 1, 2
-
-),
-
-hours_of_week as (
 
     select
         *,
         {{ epoch_seconds('hour_start') }} as hour_epoch,
         {{ day_of_week('hour_start') }} as day_of_week,
         {{ hour_of_day('hour_start') }} as hour_of_day
-    from hours
+    from {{ rows_of_days(ref('int_readings_hourly'), 'cast(hour_start as date)', 'input_days') }}
 
 ),
 
@@ -30,9 +26,9 @@ history as (
         meter_id,
         hour_start,
         sum(reading_count) over same_hour_of_week as reading_count,
-        sum(consumption_sum) over same_hour_of_week as consumption_sum,
-        sum(consumption_square_sum) over same_hour_of_week as consumption_square_sum
-    from hours_of_week
+        sum(exact_consumption_kwh) over same_hour_of_week as consumption_sum,
+        sum(exact_square_sum_kwh2) over same_hour_of_week as consumption_square_sum
+    from hours
     window
         same_hour_of_week as (
             partition by meter_id, day_of_week, hour_of_day
@@ -52,7 +48,7 @@ moments as (
         -- sums of numerics are exact: this form of the sample variance loses nothing, and no spread is exactly 0
         (reading_count * consumption_square_sum - consumption_sum * consumption_sum)
         / nullif(reading_count * (reading_count - 1), 0) as consumption_variance
-    from history
+    from {{ affected_rows('history', ['meter_id', 'cast(hour_start as date)']) }} as history
 
 )
 

@@ -1,3 +1,9 @@
+{{ config(
+    unique_key=['meter_id', 'cast(hour_start as date)'],
+    indexes=[{'columns': ['meter_id', '(cast(hour_start as date))']}],
+    pre_hook="{{ find_affected_days() }}"
+) }}
+
 with
 
 readings as (
@@ -9,7 +15,7 @@ readings as (
         consumption_kwh,
         voltage_v,
         {{ power_kw('consumption_kwh', 'interval_minutes') }} as power_kw
-    from {{ ref('stg_meter_readings') }}
+    from {{ rows_of_days(ref('stg_meter_readings'), 'cast(reading_timestamp as date)', 'affected') }}
 
 ),
 
@@ -20,10 +26,12 @@ hourly as (
         {{ hour_start('reading_timestamp') }} as hour_start,
         max(power_kw) as max_power_kw,
         min(power_kw) as min_power_kw,
-        {{ as_double('sum(consumption_kwh)') }} as total_consumption_kwh,
-        avg(voltage_v) as avg_voltage_v,
+        sum(consumption_kwh) as exact_consumption_kwh,
+        sum(consumption_kwh * consumption_kwh) as exact_square_sum_kwh2,
+        -- summed as numerics, which come to the same in any order; doubles do not
+        {{ as_double('avg(cast(voltage_v as numeric))') }} as avg_voltage_v,
         count(*) as reading_count,
-        {{ as_double('sum(interval_minutes)') }} / 60 as covered_hours
+        sum(interval_minutes) as covered_minutes
     from readings
     group by 1, 2
 
@@ -32,11 +40,14 @@ hourly as (
 select
     meter_id,
     hour_start,
-    total_consumption_kwh / covered_hours as avg_power_kw,
+    {{ power_kw('exact_consumption_kwh', 'covered_minutes') }} as avg_power_kw,
     max_power_kw,
     min_power_kw,
-    total_consumption_kwh,
+    {{ as_double('exact_consumption_kwh') }} as total_consumption_kwh,
     avg_voltage_v,
     reading_count,
-    covered_hours
+    {{ as_double('covered_minutes') }} / 60 as covered_hours,
+    covered_minutes,
+    exact_consumption_kwh,
+    exact_square_sum_kwh2
 from hourly

@@ -1,5 +1,11 @@
 {%- set threshold = var('anomaly_type_z') %}
 
+{{ config(
+    unique_key=['meter_id', 'cast(reading_timestamp as date)'],
+    indexes=[{'columns': ['meter_id', '(cast(reading_timestamp as date))']}],
+    pre_hook="{{ find_affected_days(2 * var('history_days')) }}"
+) }}
+
 with
 
 features as (
@@ -13,7 +19,17 @@ features as (
         hour_of_week_z_score,
         consumption_vs_avg_ratio,
         temperature_c
-    from {{ ref('int_consumption_features') }}
+    from {{ rows_of_days(ref('int_consumption_features'), 'cast(reading_timestamp as date)', 'affected') }}
+
+),
+
+version_in_force as (
+
+    select model_version
+    from {{ source('ml', 'model_versions') }}
+    where in_force_since is not null
+    order by in_force_since desc, model_version desc
+    limit 1
 
 ),
 
@@ -25,7 +41,8 @@ scores as (
         is_anomaly,
         model_version,
         scored_at
-    from {{ source('ml', 'reading_scores') }}
+    from {{ rows_of_days(source('ml', 'reading_scores'), 'cast(reading_timestamp as date)', 'affected') }}
+    where model_version = (select version_in_force.model_version from version_in_force)
 
 )
 

@@ -1,3 +1,13 @@
+{{ config(
+    unique_key=['meter_id', 'cast(reading_timestamp as date)'],
+    indexes=[{'columns': ['meter_id', '(cast(reading_timestamp as date))']}],
+    pre_hook=[
+        "{{ find_affected_days() }}",
+        "{{ tell_rows_read('select count(*) as received, count(electricity_consumed) as with_consumption from '
+            ~ received_readings()) }}"
+    ]
+) }}
+
 with
 
 received as (
@@ -6,7 +16,7 @@ received as (
         *,
         -- the latest received wins; a reading without consumption is no correction, so it is left out before
         row_number() over (partition by meter_id, timestamp order by id desc) as recency
-    from {{ source('raw_data', 'meter_readings') }}
+    from {{ received_readings() }}
     where electricity_consumed is not null
 
 ),

@@ -1,4 +1,8 @@
-"""The only place that starts dbt: in this process, on the database of the settings, writing under the home folder."""
+"""The only place that starts dbt: in this process, on the database of the settings, writing under the home folder.
+
+The models follow the log of changes (storage/changes.py) by themselves: dbt/macros/incremental.sql finds what to make
+anew, and keeps each model's state. Here is decided whether dbt has to be started at all, and with which fingerprints.
+"""
 
 import json
 import os
@@ -6,32 +10,29 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
-from dbt.cli.exceptions import DbtUsageException
-from dbt.cli.main import cli, dbtRunner
-from dbt_common.events.base_types import EventMsg
+import psycopg
 
 from energy_iot.errors import EnergyIoTError, StorageError, TransformationError, UsageError
+from energy_iot.ml.config import SCORES_STATE
 from energy_iot.pipeline import RunContext, StepReport
 from energy_iot.settings import PROJECT_DIR, Settings
+from energy_iot.storage.changes import CHANGED_DAYS_TABLE, changed_days_query, find_pending, fingerprint_of, read_state
 from energy_iot.storage.postgres import Postgres, open_postgres
+from energy_iot.storage.postgres_errors import storage_error
+
+if TYPE_CHECKING:
+    from dbt_common.events.base_types import EventMsg
 
 DBT_PROJECT_DIR: Final = PROJECT_DIR / "dbt"
+SCORES_MART: Final = "mart_anomaly_scores"
 SHOWN_FAILURES: Final = 5
 FAILED: Final = frozenset({"error", "fail", "runtime error"})
-
-# What a server or its connection says when it goes away under a running statement.
-CONNECTION_LOST: Final = re.compile(
-    r"server closed the connection|terminating connection|could not connect|connection to server .* failed"
-    r"|the database system is (shutting down|starting up|in recovery)|SSL connection has been closed",
-    re.IGNORECASE,
-)
-OUT_OF_SPACE: Final = re.compile(r"no space left on device|disk full|could not (extend|write to) file", re.IGNORECASE)
 
 _dbt_lock = Lock()  # dbt keeps its flags, and reads its connection, in globals of the process
 
@@ -50,6 +51,7 @@ class NodeRun:
         file: Where it is defined, below the dbt folder.
         message: What dbt or the database said, without colours.
         compiled: Where dbt wrote the SQL that it ran, if it came that far.
+        figures: What a model told of the rows it read.
     """
 
     name: str
@@ -61,61 +63,123 @@ class NodeRun:
     file: str
     message: str
     compiled: Path | None
+    figures: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LayerBuild:
+    """What building a layer took.
+
+    Attributes:
+        since: The last change that all models of it knew; None when one of them was built whole.
+        changed_days: Days of meters that changed after it.
+        models: What ran.
+    """
+
+    since: int | None
+    changed_days: int
+    models: tuple[NodeRun, ...]
+
+    @property
+    def rows_out(self) -> int:
+        """Rows that were written."""
+        return sum(model.rows or 0 for model in self.models)
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """What every layer tells in its report."""
+        mode = "whole" if self.since is None else "incremental"
+        return {"mode": mode, "models": {model.name: _model_details(model) for model in self.models}} | (
+            {} if self.since is None else {"changed_days": self.changed_days}
+        )
+
+    def figure(self, name: str) -> int:
+        """A figure that the models told, of all that told it."""
+        return sum(model.figures.get(name, 0) for model in self.models)
 
 
 def run_staging(context: RunContext) -> StepReport:
-    """Build staging.stg_meter_readings from raw_data.
+    """Bring staging.stg_meter_readings up to raw_data.
 
     Raises:
         TransformationError: A model failed.
         StorageError: The database cannot be reached, or went away.
     """
-    models = _build_layer(context, "staging")
-    received, with_consumption = _counts(
-        context.settings, "select count(*), count(electricity_consumed) from raw_data.meter_readings"
-    )
-    staged = _rows(models)
+    build = _build_layer(context, "staging")
+    if build is None:
+        return _UP_TO_DATE
+    received, with_consumption = build.figure("received"), build.figure("with_consumption")
     return StepReport(
         rows_in=received,
-        rows_out=staged,
-        details=_details(models)
-        | {"without_consumption": received - with_consumption, "replaced_by_later": with_consumption - staged},
+        rows_out=build.rows_out,
+        details=build.details
+        | {
+            "without_consumption": received - with_consumption,
+            "replaced_by_later": with_consumption - build.rows_out,
+        },
     )
 
 
 def run_intermediate(context: RunContext) -> StepReport:
-    """Build the tables of intermediate from staging; `details` tells of the gaps.
+    """Bring the tables of intermediate up to staging; `details` tells of the gaps, of those that end on changed days.
 
     Raises:
         TransformationError: A model failed.
         StorageError: The database cannot be reached, or went away.
     """
-    models = _build_layer(context, "intermediate")
-    staged, gaps, missing = _counts(
-        context.settings,
-        "select (select count(*) from staging.stg_meter_readings), count(*), coalesce(sum(missing_readings), 0) "
-        "from intermediate.int_reading_gaps",
-    )
+    build = _build_layer(context, "intermediate")
+    if build is None:
+        return _UP_TO_DATE
+    gaps = "select count(*), coalesce(sum(missing_readings), 0) from intermediate.int_reading_gaps"
+    if build.since is not None:
+        gaps += f" where (meter_id, cast(gap_end as date)) in ({changed_days_query(build.since)})"
+    with open_postgres(context.settings) as postgres, postgres.connect() as connection:
+        found, missing = connection.execute(gaps.encode()).fetchone() or (0, 0)
     return StepReport(
-        rows_in=staged,
-        rows_out=_rows(models),
-        details=_details(models) | {"gaps": gaps, "missing_readings": missing},
+        rows_in=build.figure("readings_read"),
+        rows_out=build.rows_out,
+        details=build.details | {"gaps": int(found), "missing_readings": int(missing)},
     )
 
 
 def run_marts(context: RunContext) -> StepReport:
-    """Build the tables of marts from intermediate and the scores.
+    """Bring the tables of marts up to intermediate and the scores.
 
     Raises:
         TransformationError: A model failed.
         StorageError: The database cannot be reached, or went away.
     """
-    models = _build_layer(context, "marts")
-    (read,) = _counts(
-        context.settings,
-        "select (select count(*) from intermediate.int_readings_daily) + (select count(*) from ml.reading_scores)",
+    build = _build_layer(context, "marts")
+    if build is None:
+        return _UP_TO_DATE
+    scores = sum(model.rows or 0 for model in build.models if model.name == SCORES_MART)  # one row for each
+    return StepReport(
+        rows_in=build.figure("days_read") + scores,
+        rows_out=build.rows_out,
+        details=build.details,
     )
-    return StepReport(rows_in=read, rows_out=_rows(models), details=_details(models))
+
+
+_UP_TO_DATE: Final = StepReport(0, 0, skipped="up to date")
+
+
+def build_fingerprints(settings: Settings, connection: psycopg.Connection) -> dict[str, str]:
+    """For each layer, a hash of all but readings that its tables follow from; that of the layer before is in it."""
+    version = connection.execute(
+        "select model_version from ml.model_versions where in_force_since is not null "
+        "order by in_force_since desc, model_version desc limit 1"
+    ).fetchone()
+    scores = read_state(connection, SCORES_STATE)
+    staging = fingerprint_of(_sql_of("macros"), _sql_of("models/staging"))
+    intermediate = fingerprint_of(staging, _sql_of("models/intermediate"), settings.history_days)
+    marts = fingerprint_of(
+        intermediate, _sql_of("models/marts"), settings.anomaly_type_z, version, scores and scores.fingerprint
+    )
+    return {"staging": staging, "intermediate": intermediate, "marts": marts}
+
+
+def _sql_of(folder: str) -> dict[str, str]:
+    return {path.name: path.read_text() for path in sorted((DBT_PROJECT_DIR / folder).glob("*.sql"))}
 
 
 def run_dbt(
@@ -143,6 +207,8 @@ def run_dbt(
         TransformationError: The project does not compile, a model failed or a test found rows.
         StorageError: The database cannot be reached, or went away.
     """
+    from dbt.cli.main import dbtRunner
+
     if not arguments:
         raise UsageError("no dbt command given", fix="name one, for example: energy-iot dbt build")
     state_dir = settings.home / "dbt"
@@ -160,43 +226,70 @@ def run_dbt(
     command = [*arguments, *(part for pair in options.items() if pair[0] in accepted for part in pair)]
     if "--use-colors" in accepted and not sys.stdout.isatty():
         command.append("--no-use-colors")
+    figures: dict[str, dict[str, int]] = {}
 
-    def on_event(event: EventMsg) -> None:
+    def on_event(event: "EventMsg") -> None:
         if event.info.name == "LogModelResult":
             on_model_end()
+        elif event.info.name == "JinjaLogDebug" and event.data.msg.startswith('{"figures"'):  # macro tell_rows_read
+            figures[event.data.node_info.node_name] = json.loads(event.data.msg)["figures"]
 
     with open_postgres(settings) as postgres:
-        with _dbt_lock, _environment(_connection_variables(postgres)):
+        with _dbt_lock, _environment(_environment_variables(settings, postgres)):
             done = dbtRunner(callbacks=[on_event]).invoke(command)
         if isinstance(done.exception, KeyboardInterrupt | SystemExit):
             raise done.exception
-        nodes = tuple(_node_run(result, state_dir) for result in getattr(done.result, "results", ()))
+        results = getattr(done.result, "results", ())
+        nodes = tuple(_node_run(result, state_dir, figures) for result in results)
         if not done.success:
             raise _failure(arguments, nodes, done.exception, state_dir, postgres)
     return nodes
 
 
-def _build_layer(context: RunContext, layer: str) -> tuple[NodeRun, ...]:
-    models = len(list((DBT_PROJECT_DIR / "models" / layer).glob("*.sql")))
-    # dbt's artifacts as JSON take longer to write than everything else it does itself; docs and build write them
-    command = ["run", "--select", layer, "--no-write-json"]
-    with context.progress.task(f"building {layer}", models, "models") as advance:
-        return run_dbt(context.settings, command, on_model_end=lambda: advance(1))
+def _build_layer(context: RunContext, layer: str) -> LayerBuild | None:
+    """Have dbt bring a layer up to date; None if it is."""
+    models = [path.stem for path in sorted((DBT_PROJECT_DIR / "models" / layer).glob("*.sql"))]
+    with open_postgres(context.settings) as postgres:
+        with postgres.connect() as connection:
+            fingerprint = build_fingerprints(context.settings, connection)[layer]
+            pending = [
+                find_pending(
+                    connection,
+                    model,
+                    fingerprint,
+                    full_refresh=context.options.full_refresh or not _exists(connection, layer, model),
+                )
+                for model in models
+            ]
+            if all(model.nothing for model in pending):
+                return None
+            known = [model.since for model in pending if model.since is not None]
+            since = min(known) if len(known) == len(models) else None
+            changed_days = 0 if since is None else _count_changed_days(connection, since)
+        # dbt's artifacts as JSON take longer to write than everything else it does itself; docs and build write them
+        command = ["run", "--select", layer, "--no-write-json"]
+        if context.options.full_refresh:
+            command.append("--full-refresh")
+        with context.progress.task(f"building {layer}", len(models), "models") as advance:
+            nodes = run_dbt(context.settings, command, on_model_end=lambda: advance(1))
+    return LayerBuild(since, changed_days, nodes)
 
 
-def _details(models: tuple[NodeRun, ...]) -> dict[str, Any]:
-    return {"models": {model.name: {"seconds": round(model.seconds, 2), "rows": model.rows} for model in models}}
+def _exists(connection: psycopg.Connection, layer: str, model: str) -> bool:
+    row = connection.execute("select to_regclass(%s) is not null", (f"{layer}.{model}",)).fetchone()
+    return row is not None and bool(row[0])
 
 
-def _rows(models: tuple[NodeRun, ...]) -> int:
-    return sum(model.rows or 0 for model in models)
+def _count_changed_days(connection: psycopg.Connection, since: int) -> int:
+    row = connection.execute(
+        f"select count(distinct (meter_id, reading_date)) from {CHANGED_DAYS_TABLE} where change_id > %s".encode(),
+        (since,),
+    ).fetchone()
+    return int(row[0]) if row else 0
 
 
-def _counts(settings: Settings, query: str) -> tuple[int, ...]:
-    with open_postgres(settings) as postgres, postgres.connect() as connection:
-        row = connection.execute(query.encode()).fetchone()
-    assert row is not None
-    return tuple(int(count) for count in row)
+def _model_details(model: NodeRun) -> dict[str, Any]:
+    return {"seconds": round(model.seconds, 2), "rows": model.rows}
 
 
 # --- dbt's surroundings ---------------------------------------------------------------------------------------------
@@ -204,6 +297,8 @@ def _counts(settings: Settings, query: str) -> tuple[int, ...]:
 
 def _options_of(arguments: Sequence[str]) -> set[str]:
     """The options that the named command takes: not all take all of ours."""
+    from dbt.cli.main import cli
+
     command: click.Command = cli
     for argument in arguments:
         if isinstance(command, click.Group) and argument in command.commands:
@@ -211,21 +306,24 @@ def _options_of(arguments: Sequence[str]) -> set[str]:
     return {option for parameter in command.params for option in parameter.opts}
 
 
-def _connection_variables(postgres: Postgres) -> dict[str, str]:
-    """What dbt/profiles.yml asks the environment for; also proves that the database can be reached."""
+def _environment_variables(settings: Settings, postgres: Postgres) -> dict[str, str]:
+    """What the dbt project asks the environment for; also proves that the database can be reached."""
     with postgres.connect() as connection:
         info = connection.info  # what libpq settled on, with its own variables and password file
         used = info.get_parameters()
+        role = (connection.execute("show role").fetchone() or ("none",))[0]
         return {
             "DBT_POSTGRES_HOST": info.host,
             "DBT_POSTGRES_PORT": str(info.port),
             "DBT_POSTGRES_USER": info.user,
             "DBT_ENV_SECRET_POSTGRES_PASSWORD": info.password,
             "DBT_POSTGRES_DATABASE": info.dbname,
+            "DBT_POSTGRES_ROLE": "" if role == "none" else role,
             "DBT_POSTGRES_SSLMODE": used.get("sslmode", "prefer"),
             "DBT_POSTGRES_SSLROOTCERT": used.get("sslrootcert", ""),
             "DBT_POSTGRES_SSLCERT": used.get("sslcert", ""),
             "DBT_POSTGRES_SSLKEY": used.get("sslkey", ""),
+            "DBT_BUILD_FINGERPRINTS": json.dumps(build_fingerprints(settings, connection)),
         }
 
 
@@ -247,7 +345,7 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 # --- dbt's results and failures -------------------------------------------------------------------------------------
 
 
-def _node_run(result: Any, state_dir: Path) -> NodeRun:
+def _node_run(result: Any, state_dir: Path, figures: Mapping[str, Mapping[str, int]]) -> NodeRun:
     node = result.node
     compiled = getattr(node, "compiled_path", None)
     is_model = node.resource_type == "model"
@@ -261,6 +359,7 @@ def _node_run(result: Any, state_dir: Path) -> NodeRun:
         file=node.original_file_path,
         message=_plain(result.message or ""),
         compiled=state_dir.joinpath(compiled) if compiled else None,
+        figures=figures.get(node.name, {}),
     )
 
 
@@ -272,29 +371,26 @@ def _failure(
     postgres: Postgres,
 ) -> EnergyIoTError:
     """The error that tells what went wrong: the database, the command, the project, a model or a test."""
+    from dbt.cli.exceptions import DbtUsageException
+
     log = state_dir / "dbt.log"
     failed = [node for node in nodes if node.status in FAILED]
-    said = "\n".join([node.message for node in failed] + ([str(exception)] if exception else []))
+    said = [_reason(node) for node in failed] + ([_lines(str(exception))] if exception else [])
     try:
         with postgres.connect():
             pass
     except StorageError as unreachable:
         return unreachable
-    if CONNECTION_LOST.search(said):
-        return StorageError(
-            f"dbt lost its connection to PostgreSQL: {_plain(said).strip().splitlines()[-1].strip()}",
-            fix=f"check the server's log for why, then run the command again; dbt's own log is {log}",
-        )
-    if OUT_OF_SPACE.search(said):
-        return StorageError(
-            f"PostgreSQL ran out of space: {_lines(said)}",
-            fix="free disk space on the server, then run the command again; the tables are as before",
-        )
+    password = postgres.parameters.get("password")
+    for text in said:
+        told = storage_error(text, None, operational=False, place=postgres.place, password=password)
+        if told is not None:
+            return told
     if isinstance(exception, DbtUsageException):
         return UsageError(f"dbt {' '.join(arguments)}: {exception}", fix="energy-iot dbt --help lists the commands")
     if not failed:
         return TransformationError(
-            f"dbt {arguments[0]} failed before it ran anything:\n  {_lines(said) or 'it gave no reason'}",
+            f"dbt {arguments[0]} failed before it ran anything:\n  {''.join(said) or 'it gave no reason'}",
             fix=f"correct the file that is named, below {DBT_PROJECT_DIR}; the whole story is in {log}",
         )
     skipped = sum(node.status == "skipped" for node in nodes)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from dbt.cli.exceptions import DbtUsageException
 
-from energy_iot.errors import StorageError, TransformationError, UsageError
+from energy_iot.errors import StorageError, StoreUnavailableError, TransformationError, UsageError
 from energy_iot.storage.postgres import Postgres
 from energy_iot.transformation.dbt import NodeRun, _environment, _failure, _options_of, _reason
 
@@ -64,24 +64,24 @@ def test_failure_names_models_and_where_the_sql_is(reachable: Postgres) -> None:
 
 
 @pytest.mark.parametrize(
-    ("message", "told"),
+    ("message", "kind"),
     [
-        ("Database Error in model m\n  server closed the connection unexpectedly", "lost its connection"),
-        ("  terminating connection due to administrator command", "lost its connection"),
-        ('  could not extend file "base/1": No space left on device', "ran out of space"),
+        ("Database Error in model m\n  server closed the connection unexpectedly", StoreUnavailableError),
+        ("  terminating connection due to administrator command", StoreUnavailableError),
+        ('  could not extend file "base/1": No space left on device', StorageError),
     ],
 )
-def test_storage_failures_are_storage_errors(reachable: Postgres, message: str, told: str) -> None:
-    error = _failure(["run"], (node(message=message),), None, Path("/h"), reachable)
-    assert isinstance(error, StorageError)
-    assert told in error.problem
+def test_storage_failures_are_storage_errors(reachable: Postgres, message: str, kind: type[StorageError]) -> None:
+    error = _failure(["run"], (node(message="division by zero"), node(message=message)), None, Path("/h"), reachable)
+    assert type(error) is kind
     assert message.splitlines()[-1].strip() in error.problem
+    assert reachable.place in error.problem
 
 
 def test_unreachable_server_wins_over_what_dbt_says() -> None:
     gone = Postgres("host=127.0.0.1 port=1 dbname=nothing")
     error = _failure(["run"], (node(message="whatever"),), None, Path("/h"), gone)
-    assert isinstance(error, StorageError)
+    assert isinstance(error, StoreUnavailableError)
     assert "127.0.0.1:1" in error.problem
 
 
