@@ -1,6 +1,7 @@
 """How far the scores agree with labels, where a source has any, and what such agreement is worth."""
 
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import numpy as np
@@ -29,6 +30,7 @@ class LabelAgreement:
         average_precision: Mean precision over all thresholds, weighted by recall gained.
         precision: Share of detected anomalies whose label agrees; None when none was detected.
         recall: Share of labelled anomalies that were detected; None when there is none.
+        evaluated_at: When they were compared, UTC; scores of later readings are not in it.
         caveat: What must accompany these figures wherever they are shown, or None.
     """
 
@@ -38,6 +40,7 @@ class LabelAgreement:
     average_precision: float | None
     precision: float | None
     recall: float | None
+    evaluated_at: str
     caveat: str | None
 
     def to_details(self) -> dict[str, Any]:
@@ -45,8 +48,8 @@ class LabelAgreement:
         return asdict(self)
 
 
-def evaluate_labels(postgres: Postgres) -> LabelAgreement | None:
-    """Compare ml.reading_scores with the labels in staging; None where no scored reading has one."""
+def evaluate_labels(postgres: Postgres, model_version: int) -> LabelAgreement | None:
+    """Compare a version's scores with the labels in staging; None where no scored reading has one."""
     with postgres.connect() as connection:
         staged = connection.execute("select to_regclass(%s) is not null", (LABELLED_TABLE,)).fetchone()
         kaggle = connection.execute(
@@ -58,7 +61,7 @@ def evaluate_labels(postgres: Postgres) -> LabelAgreement | None:
         cursor.execute(
             "select readings.is_labelled_anomaly, scored.anomaly_score, scored.is_anomaly "
             f"from {SCORES_TABLE} as scored inner join {LABELLED_TABLE} as readings using (reading_id) "
-            "where readings.is_labelled_anomaly is not null"
+            f"where readings.is_labelled_anomaly is not null and scored.model_version = {int(model_version)}"
         )
         table = cursor.fetch_arrow_table()
     if not table.num_rows:
@@ -74,5 +77,16 @@ def evaluate_labels(postgres: Postgres) -> LabelAgreement | None:
         average_precision=float(average_precision_score(labels, scores)) if both else None,
         precision=float(precision_score(labels, detected)) if detected.any() else None,
         recall=float(recall_score(labels, detected)) if labels.any() else None,
+        evaluated_at=datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="seconds"),
         caveat=KAGGLE_CAVEAT if kaggle is not None and kaggle[0] else None,
     )
+
+
+def last_agreement(postgres: Postgres) -> dict[str, Any] | None:
+    """What the last scoring told about labels: figures of `evaluated_at`, since comparing all scores takes a while."""
+    with postgres.connect() as connection:
+        row = connection.execute(
+            "select details -> 'agreement' from quality.step_runs "
+            "where step = 'ml_score' and status = 'succeeded' order by id desc limit 1"
+        ).fetchone()
+    return row[0] if row else None

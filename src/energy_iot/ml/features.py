@@ -22,7 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from energy_iot.errors import ModelError
-from energy_iot.ml.config import FEATURE_TABLE
+from energy_iot.ml.config import FEATURE_DAYS_TABLE, FEATURE_TABLE, MIN_WINDOW_HOURS
 
 Matrix = npt.NDArray[np.float32]
 
@@ -31,12 +31,13 @@ NEUTRAL: Final = 0.0
 # Ten spreads off is as odd as any more: the scale of the others is kept.
 LIMIT: Final = 10.0
 
-# When a meter's 24 h windows begin to be full: a day after its first reading; at once if a day is not even there.
-FIRST_FULL_DAY: Final = "first_full_day"
-_FIRST_FULL_DAY: Final = (
-    "min(reading_timestamp) + case when max(reading_timestamp) - min(reading_timestamp) >= interval '1 day' "
-    f"then interval '1 day' else interval '0 days' end as {FIRST_FULL_DAY}"
-)
+# Habits are made of values in millionths, as integers: sums of integers are exact, whatever the order of rows.
+PARTS: Final = "1e6"
+# The root of the largest average that is told from larger ones, 9 GWh in one interval: its square in millionths still
+# is a bigint.
+MAX_LEVEL: Final = 3000
+
+WINDOW_HOURS_COLUMN: Final = "window_hours_24h"
 
 
 def _within(expression: str, low: float, high: float) -> str:
@@ -51,29 +52,51 @@ class Feature:
     Attributes:
         name: Its name in model cards.
         description: What it says about a reading.
-        inputs: Columns of intermediate.int_consumption_features it is computed from.
-        value: SQL over these, null where there is no value.
+        columns: Columns of intermediate.int_consumption_features that `formula` is computed from.
+        formula: SQL over these, null where there is no value.
         least_spread: SQL for the smallest spread that is taken seriously, where `{usual}` is the meter's average: a
-            meter that hardly varies is not odd for a hair's breadth. None where `value` is on the meter's own scale
+            meter that hardly varies is not odd for a hair's breadth. None where `formula` is on the meter's own scale
             already.
-        looks_back: Whether `value` is over the last 24 hours, and so means nothing within a meter's first day.
+        looks_back: Whether `formula` is over the last 24 hours, and so means nothing until most of these are there.
     """
 
     name: str
     description: str
-    inputs: tuple[str, ...]
-    value: str
+    columns: tuple[str, ...]
+    formula: str
     least_spread: str | None
     looks_back: bool = True
 
     @property
+    def inputs(self) -> tuple[str, ...]:
+        """All columns of intermediate.int_consumption_features it needs."""
+        return (*self.columns, WINDOW_HOURS_COLUMN) if self.looks_back else self.columns
+
+    @property
+    def value(self) -> str:
+        """SQL of the value of a reading; in millionths, as a bigint, where the meter has a habit to compare it with."""
+        value = f"cast(round({PARTS} * ({self.formula})) as bigint)" if self.least_spread else self.formula
+        return f"case when {WINDOW_HOURS_COLUMN} >= {MIN_WINDOW_HOURS} then {value} end" if self.looks_back else value
+
+    @property
+    def sums(self) -> dict[str, str]:
+        """Names and SQL of what ml.feature_days keeps of it: exact, so that days can be added up in any order."""
+        sums = {f"{self.name}_known": f"count({self.name})"}
+        if self.least_spread is not None:
+            sums[f"{self.name}_sum"] = f"sum({self.name})"
+            sums[f"{self.name}_squares"] = f"sum({self.name} * {self.name})"
+        return sums
+
+    @property
     def habit(self) -> tuple[str, ...]:
-        """SQL of two columns over all readings of a meter: what is usual for it, and its spread; or of none."""
+        """SQL of two columns over sums of days: what is usual for the meter, and its spread; or of none."""
         if self.least_spread is None:
             return ()
-        # rounded: the last digits of a sum follow the order of rows on disk
-        usual = f"cast(round(cast(avg({self.name}) as numeric), 9) as double precision)"
-        spread = f"cast(round(cast(stddev_pop({self.name}) as numeric), 9) as double precision)"
+        known, total, squares = self.sums
+        usual = f"cast({total} as double precision) / nullif({known}, 0) / {PARTS}"
+        # numerics, so that nothing is lost where two large numbers nearly cancel
+        variance = f"cast({known} * {squares} - {total} * {total} as double precision)"
+        spread = f"sqrt({variance}) / nullif({known}, 0) / {PARTS}"
         least = self.least_spread.format(usual=usual)
         return f"{usual} as {self.name}_usual", f"nullif(greatest({spread}, {least}), 0) as {self.name}_spread"
 
@@ -82,8 +105,7 @@ class Feature:
         """SQL of the feature from its value and the meter's habit."""
         if self.least_spread is None:
             return self.name
-        relative = f"({self.name} - {self.name}_usual) / {self.name}_spread"
-        return f"case when reading_timestamp >= {FIRST_FULL_DAY} then {relative} end" if self.looks_back else relative
+        return f"(cast({self.name} as double precision) / {PARTS} - {self.name}_usual) / {self.name}_spread"
 
     def to_card(self) -> dict[str, Any]:
         """What a model card says about it."""
@@ -129,7 +151,7 @@ FEATURES: Final = (
         "average of the last 24 h, square root: low when part of the load goes past the meter; in the meter's own "
         "spreads",
         ("avg_consumption_24h",),
-        "sqrt(case when avg_consumption_24h < 0 then 0 else avg_consumption_24h end)",
+        f"sqrt({_within('avg_consumption_24h', 0, MAX_LEVEL**2)})",
         "0.05 * {usual}",
     ),
     Feature(
@@ -149,42 +171,122 @@ FEATURES: Final = (
 INPUT_COLUMNS: Final = tuple(dict.fromkeys(column for feature in FEATURES for column in feature.inputs))
 
 
-def habits_query() -> str:
-    """SQL that gives each meter's habits, one row a meter.
+def feature_days_query(days_table: str | None = None) -> str:
+    """SQL of ml.feature_days, a row for each meter and day with readings.
 
-    Also its `readings`, for each feature how many of them have a value (`ratio_24h_known`), and for each input column
-    its sum (`consumption_vs_avg_ratio_sum`), which a single NaN or infinity makes NaN or infinite.
+    Also the largest size of each input column (`consumption_vs_avg_ratio_size`), which a single NaN or infinity makes
+    NaN or infinite.
+
+    Args:
+        days_table: A table of (meter_id, reading_date): only these days.
     """
     columns = [
         "meter_id",
+        "reading_date",
         "count(*) as readings",
-        *(f"count({feature.name}) as {feature.name}_known" for feature in FEATURES),
-        *(f"sum({column}) as {column}_sum" for column in INPUT_COLUMNS),
-        _FIRST_FULL_DAY,
-        *(habit for feature in FEATURES for habit in feature.habit),
+        *(f"{sql} as {name}" for feature in FEATURES for name, sql in feature.sums.items()),
+        *(f"max(abs({column})) as {column}_size" for column in INPUT_COLUMNS),
     ]
-    return f"select {', '.join(columns)} from ({_values_query(FEATURES, INPUT_COLUMNS)}) as valued group by meter_id"
+    return (
+        f"select {', '.join(columns)} from ({_values_query(FEATURES, INPUT_COLUMNS, days_table)}) as valued "
+        "group by meter_id, reading_date"
+    )
 
 
-def features_query(features: Sequence[Feature], habits_table: str, *, also: Sequence[str] = (), rest: str = "") -> str:
-    """SQL that gives reading_id, the columns `also`, and `features` as real numbers, null where they have no value.
+FEATURE_DAYS_COLUMNS: Final = (
+    "meter_id",
+    "reading_date",
+    "readings",
+    *(name for feature in FEATURES for name in feature.sums),
+)
+
+
+def habits_query(history_days: int, days_table: str | None = None) -> str:
+    """SQL that gives each meter's habits on each day: over that day and those before it, `history_days` in all.
+
+    Args:
+        history_days: How many.
+        days_table: A table of (meter_id, reading_date): at least these days.
+    """
+    summed = [f"sum({name}) over look_back as {name}" for feature in FEATURES if feature.habit for name in feature.sums]
+    habits = [habit for feature in FEATURES for habit in feature.habit]
+    days = FEATURE_DAYS_TABLE
+    if days_table is not None:
+        days = rows_of_spans(FEATURE_DAYS_TABLE, days_table, days_before=history_days - 1)
+    return (
+        f"select meter_id, reading_date, {', '.join(habits)} "
+        f"from (select meter_id, reading_date, {', '.join(summed)} from {days} as days window look_back as "
+        "(partition by meter_id order by reading_date "
+        f"range between interval '{history_days - 1} days' preceding and current row)) as looked_back"
+    )
+
+
+def features_query(
+    features: Sequence[Feature], habits_table: str, *, days_table: str | None = None, rest: str = ""
+) -> str:
+    """SQL that gives reading_id, meter_id, reading_timestamp, and `features` as real numbers, null without a value.
 
     Args:
         features: Which, in order.
         habits_table: Where the result of `habits_query` is.
-        also: meter_id, reading_timestamp, or both.
+        days_table: A table of (meter_id, reading_date): only the readings of these days.
         rest: What follows, such as an order and a limit.
     """
-    columns = ["reading_id", *also, *(f"cast({feature.relative} as real) as {feature.name}" for feature in features)]
+    relative = (f"cast({feature.relative} as real) as {feature.name}" for feature in features)
     return (
-        f"select {', '.join(columns)} from ({_values_query(features)}) as valued "
-        f"inner join {habits_table} using (meter_id) {rest}"
+        f"select reading_id, meter_id, reading_timestamp, {', '.join(relative)} "
+        f"from ({_values_query(features, (), days_table)}) as valued "
+        f"inner join {habits_table} using (meter_id, reading_date) {rest}"
     )
 
 
-def _values_query(features: Sequence[Feature], also: Sequence[str] = ()) -> str:
-    values = (f"{feature.value} as {feature.name}" for feature in features)
-    return f"select {', '.join(['reading_id', 'meter_id', 'reading_timestamp', *also, *values])} from {FEATURE_TABLE}"
+def _values_query(features: Sequence[Feature], also: Sequence[str], days_table: str | None) -> str:
+    columns = [
+        "reading_id",
+        "meter_id",
+        "reading_timestamp",
+        "cast(reading_timestamp as date) as reading_date",
+        *also,
+        *(f"{feature.value} as {feature.name}" for feature in features),
+    ]
+    readings = FEATURE_TABLE
+    if days_table is not None:
+        readings = rows_of_days(FEATURE_TABLE, "cast(reading_timestamp as date)", days_table)
+    return f"select {', '.join(columns)} from {readings} as readings"
+
+
+def rows_of_days(table: str, day: str, days_table: str, columns: str = "*") -> str:
+    """SQL of the rows of `table` that lie on days of `days_table`; `day` is SQL of a row's day, as the index has it.
+
+    Days are looked up one by one: OFFSET 0 keeps the planner from joining in any other way, so that statistics of
+    yesterday cannot lead it to read the whole history.
+    """
+    return (
+        f"(select found.* from {days_table} as days cross join lateral (select {columns} from {table} as candidates "
+        f"where candidates.meter_id = days.meter_id and {day} = days.reading_date offset 0) as found)"
+    )
+
+
+def rows_of_spans(table: str, days_table: str, *, days_before: int = 0, days_after: int = 0) -> str:
+    """SQL of the rows of `table` that lie up to so many days before or after a day of `days_table`, each once.
+
+    Days in a row are one look-up, not many.
+    """
+    apart = days_before + days_after + 1
+    return (
+        "(select found.* from (select meter_id, min(reading_date) as first_day, max(reading_date) as last_day from "
+        "(select *, count(*) filter (where starts) over (partition by meter_id order by reading_date) as span from "
+        f"(select *, lag(reading_date) over (partition by meter_id order by reading_date) + {apart} < reading_date "
+        f"is not false as starts from {days_table} as days) as marked) as numbered group by meter_id, span) as spans "
+        f"cross join lateral (select * from {table} as candidates where candidates.meter_id = spans.meter_id "
+        f"and candidates.reading_date between spans.first_day - {days_before} and spans.last_day + {days_after} "
+        "offset 0) as found)"
+    )
+
+
+def definitions() -> list[str]:
+    """All the SQL above, for the fingerprint of what follows from it."""
+    return [feature_days_query(), habits_query(1), features_query(FEATURES, "habits")]
 
 
 def features_of_card(entries: Sequence[Mapping[str, Any]]) -> tuple[Feature, ...]:
@@ -205,7 +307,8 @@ def features_of_card(entries: Sequence[Mapping[str, Any]]) -> tuple[Feature, ...
         told += [f"computed otherwise here: {', '.join(changed)}"] * bool(changed)
         raise ModelError(
             f"the model was made for other features ({'; '.join(told)})",
-            fix="run `energy-iot train` for a model with this program's features",
+            fix="run `energy-iot train` for a model with this program's features, then `energy-iot run --rescore all` "
+            "to put it into force",
         )
     return tuple(known[entry["name"]] for entry in entries)
 

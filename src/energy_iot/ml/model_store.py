@@ -10,14 +10,13 @@ import json
 import os
 import platform
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import joblib
-import numpy as np
 import sklearn
 from psycopg.types.json import Jsonb
 from sklearn.ensemble import IsolationForest
@@ -26,11 +25,10 @@ from sklearn.exceptions import InconsistentVersionWarning
 from energy_iot import __version__
 from energy_iot.errors import ModelError
 from energy_iot.ml.features import Feature, features_of_card
+from energy_iot.ml.versions import Card
 from energy_iot.storage.postgres import Postgres
 
-Card = Mapping[str, Any]
-
-TRAIN_AGAIN: Final = "run `energy-iot train` for a new model"
+TRAIN_AGAIN: Final = "run `energy-iot train` for a new model, then `energy-iot run --rescore all` to put it into force"
 
 
 @dataclass(frozen=True)
@@ -101,15 +99,6 @@ def save_model(
             ),
         )
     return card
-
-
-def read_cards(postgres: Postgres) -> list[Card]:
-    """The cards of all versions as the database keeps them, newest first."""
-    with postgres.connect() as connection:
-        rows = connection.execute(
-            "select card || jsonb_build_object('sha256', sha256) from ml.model_versions order by model_version desc"
-        ).fetchall()
-    return [row[0] for row in rows]
 
 
 def load_model(models_dir: Path, card: Card) -> Model:
@@ -214,9 +203,3 @@ def _write_whole(path: Path, content: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
-
-
-def interpolate_quantile(card: Card, probability: float) -> float:
-    """The score that `probability` of the training readings do not exceed, from the card's quantiles."""
-    quantiles = card["score_quantiles"]
-    return float(np.interp(probability, quantiles["probabilities"], quantiles["scores"]))

@@ -1,6 +1,5 @@
 """Train an Isolation Forest on a sample of the features, and save it with its card."""
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,10 +8,18 @@ import numpy.typing as npt
 from sklearn.ensemble import IsolationForest
 
 from energy_iot.errors import ModelError
-from energy_iot.ml.config import BATCH_READINGS, MIN_TRAINING_READINGS, QUANTILE_PROBABILITIES, SUBSAMPLE_READINGS
+from energy_iot.ml.config import (
+    BATCH_READINGS,
+    FEATURE_TABLE,
+    MIN_WINDOW_HOURS,
+    QUANTILE_PROBABILITIES,
+    SUBSAMPLE_READINGS,
+)
+from energy_iot.ml.feature_days import make_habits, rebuild_feature_days, survey_days
 from energy_iot.ml.features import FEATURES, Feature, Matrix, build_matrix
-from energy_iot.ml.model_store import Card, Model, interpolate_quantile, library_versions, save_model
-from energy_iot.ml.utils import FeatureReader, Sample, Survey, open_features
+from energy_iot.ml.model_store import Model, library_versions, save_model
+from energy_iot.ml.utils import Sample, draw_sample, open_features
+from energy_iot.ml.versions import Card, Survey, score_threshold, training_settings
 from energy_iot.pipeline import RunContext, StepReport
 from energy_iot.settings import Settings
 from energy_iot.storage.postgres import Postgres, open_postgres
@@ -30,15 +37,12 @@ def fit(matrix: Matrix, *, trees: int, seed: int) -> IsolationForest:
         The forest; `scores` gives the score of readings.
 
     Raises:
-        ModelError: There are too few readings, or values that are no numbers.
+        ModelError: There are no readings, or values that are no numbers.
 
     Source: Liu, Ting & Zhou (2008), doi:10.1109/ICDM.2008.17.
     """
-    if len(matrix) < MIN_TRAINING_READINGS:
-        raise ModelError(
-            f"{len(matrix)} reading is too few to train on: it takes at least {MIN_TRAINING_READINGS}",
-            fix="load more readings, then run `energy-iot train`",
-        )
+    if not len(matrix):
+        raise ModelError("there are no readings to train on", fix="load a file with consumption: `energy-iot run FILE`")
     _refuse_non_numbers(matrix)
     # contamination other than 'auto' would score all of it again, for an offset that is not used here
     forest = IsolationForest(
@@ -79,36 +83,23 @@ def _refuse_non_numbers(matrix: Matrix) -> None:
         )
 
 
-def score_threshold(card: Card, settings: Settings) -> float:
-    """The score above which a reading is an anomaly: the setting, or the quantile that `contamination` asks for.
-
-    It is worked out anew for each scoring, so that changing the setting needs no training.
-    """
-    if settings.contamination is None:
-        return settings.score_threshold
-    return interpolate_quantile(card, 1 - settings.contamination)
-
-
 def features_with_values(sample: Sample) -> tuple[Feature, ...]:
-    """The features that have any value in the training readings; the others (no sub-meters, no history) are left out.
+    """The features that have any value in the training readings; the others (no sub-meters, no history) have none."""
+    return tuple(one for one in FEATURES if sample.table[one.name].null_count < sample.table.num_rows)
 
-    Raises:
-        ModelError: None has.
+
+def train_model(postgres: Postgres, cursor: Any, survey: Survey, settings: Settings) -> Model:
+    """Draw a sample, fit, and save the next version; it is not in force.
+
+    Args:
+        postgres: Where the versions are.
+        cursor: Of a transaction in which ml.feature_days is as the readings are, and all habits are worked out.
+        survey: What the feature table holds.
+        settings: Size of sample and forest, and the seed of both.
     """
-    features = tuple(one for one in FEATURES if sample.table[one.name].null_count < sample.table.num_rows)
-    if not features:
-        raise ModelError(
-            "none of the training readings has a value for any feature "
-            f"({', '.join(feature.name for feature in FEATURES)}): there is nothing to compare them with",
-            fix="load readings that are not all zero",
-        )
-    return features
-
-
-def train_model(postgres: Postgres, reader: FeatureReader, settings: Settings) -> Model:
-    """Draw a sample, fit, and save the next version."""
-    sample = reader.sample(settings.training_rows, seed=settings.random_seed)
-    features = features_with_values(sample)
+    sample = draw_sample(cursor, settings.training_rows, population=survey.readings, seed=settings.random_seed)
+    # all where none has values: every reading is as ordinary as any other then
+    features = features_with_values(sample) or FEATURES
     matrix = build_matrix(sample.table, features)
     forest = fit(matrix, trees=settings.trees, seed=settings.random_seed)
     training_scores = np.concatenate(
@@ -118,7 +109,7 @@ def train_model(postgres: Postgres, reader: FeatureReader, settings: Settings) -
     def make_card(number: int, file_name: str, sha256: str) -> Card:
         return describe_model(
             settings,
-            reader.survey,
+            survey,
             sample,
             features,
             forest,
@@ -155,11 +146,12 @@ def describe_model(
             "rows": sample.table.num_rows,
             "population_rows": survey.readings,
             "features_with_values": survey.features_with_values,
+            "nothing_to_compare": not features_with_values(sample),
             "meters": sample.meters,
             "first_timestamp": sample.first.isoformat(),
             "last_timestamp": sample.last.isoformat(),
         },
-        "parameters": {**forest_parameters(settings), "max_samples": int(forest.max_samples_)},
+        "parameters": {**training_settings(settings), "max_samples": int(forest.max_samples_)},
         "libraries": library_versions(),
         "score_quantiles": {
             "probabilities": list(QUANTILE_PROBABILITIES),
@@ -169,28 +161,28 @@ def describe_model(
     return card | {"score_threshold": score_threshold(card, settings), "contamination": settings.contamination}
 
 
-def forest_parameters(settings: Settings) -> Mapping[str, int]:
-    """The settings that shape a forest."""
-    return {
-        "trees": settings.trees,
-        "random_seed": settings.random_seed,
-        "training_rows": settings.training_rows,
-    }
-
-
 def train(context: RunContext) -> StepReport:
-    """Train a new model version on the features as they are now; scores stay until the next scoring.
+    """Train a new model version on the features as they are now; the one in force stays so.
 
     Raises:
         ModelError: There is nothing to train on.
     """
     settings = context.settings
-    with open_postgres(settings) as postgres, open_features(postgres) as reader:
-        readings = reader.survey.readings
-        with context.progress.task("training a model", min(readings, settings.training_rows)) as advance:
-            model = train_model(postgres, reader, settings)
+    with open_postgres(settings) as postgres, open_features(postgres) as connection, connection.cursor() as cursor:
+        rebuild_feature_days(cursor)  # for this transaction only, which ends without a commit
+        survey = survey_days(cursor)
+        if not survey.readings:
+            raise ModelError(
+                f"{FEATURE_TABLE} holds no readings: there is nothing to train on",
+                fix="load a file with consumption: `energy-iot run FILE`",
+            )
+        make_habits(cursor, history_days=settings.history_days)
+        with context.progress.task("training a model", min(survey.readings, settings.training_rows)) as advance:
+            model = train_model(postgres, cursor, survey, settings)
             advance(model.card["training"]["rows"])
-    return StepReport(readings, model.card["training"]["rows"], training_warnings(model), training_details(model))
+    return StepReport(
+        survey.readings, model.card["training"]["rows"], training_warnings(model), training_details(model)
+    )
 
 
 def training_details(model: Model) -> dict[str, Any]:
@@ -205,9 +197,16 @@ def training_details(model: Model) -> dict[str, Any]:
 
 def training_warnings(model: Model) -> tuple[str, ...]:
     """What a person should know about a new model."""
-    rows = model.card["training"]["rows"]
-    if rows >= SUBSAMPLE_READINGS:
-        return ()
-    return (
-        f"model v{model.version} has only {rows} readings to learn from: below {SUBSAMPLE_READINGS} scores say little",
-    )
+    training = model.card["training"]
+    told = []
+    if training["rows"] < SUBSAMPLE_READINGS:
+        told.append(
+            f"model v{model.version} has only {training['rows']} readings to learn from: below {SUBSAMPLE_READINGS} "
+            "scores say little"
+        )
+    if training["nothing_to_compare"]:
+        told.append(
+            f"there is nothing to compare readings with yet: no meter has {MIN_WINDOW_HOURS} hours of readings above "
+            "zero, so all score alike; another model is trained as soon as one has"
+        )
+    return tuple(told)

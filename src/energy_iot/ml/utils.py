@@ -1,41 +1,19 @@
-"""Reading the feature table: what it holds, a sample of it, and all of it in batches. Arrow all the way."""
+"""Reading the feature table: a sample of it, and all of it, or some days, in batches. Arrow all the way."""
 
-import math
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from energy_iot.errors import ModelError
 from energy_iot.ml.config import FEATURE_TABLE
-from energy_iot.ml.features import FEATURES, INPUT_COLUMNS, Feature, features_query, habits_query
+from energy_iot.ml.feature_days import HABITS_TABLE
+from energy_iot.ml.features import FEATURES, INPUT_COLUMNS, Feature, features_query
 from energy_iot.storage.postgres import Postgres
-
-HABITS_TABLE: Final = "meter_habits"  # temporary: of one connection
-
-
-@dataclass(frozen=True)
-class Survey:
-    """What the feature table holds.
-
-    Attributes:
-        readings: Its rows.
-        meters: How many different ones.
-        known: For each feature, how many readings have a value.
-    """
-
-    readings: int
-    meters: int
-    known: Mapping[str, int]
-
-    @property
-    def features_with_values(self) -> list[str]:
-        """Names of the features that some reading has a value for."""
-        return [name for name, count in self.known.items() if count]
 
 
 @dataclass(frozen=True)
@@ -55,70 +33,62 @@ class Sample:
     last: datetime
 
 
-@dataclass(frozen=True)
-class FeatureReader:
-    """The feature table, its meters' habits worked out once; `survey` says what it holds."""
+def draw_sample(cursor: Any, readings: int, *, population: int, seed: int) -> Sample:
+    """Draw at most `readings` out of `population`, the same ones in the same order each time.
 
-    survey: Survey
-    _connection: Any
-
-    def sample(self, readings: int, *, seed: int) -> Sample:
-        """Draw at most `readings`, the same ones in the same order each time.
-
-        Chosen and ordered by a hash of meter, instant and seed: independent of ids and of the order on disk.
-        PostgreSQL keeps these hash functions as they are from version to version, since partitioned tables on disk
-        depend on them.
-        """
-        epoch = "cast(extract(epoch from reading_timestamp) as bigint)"
-        hashed = f"hashint8extended({epoch}, hashtextextended(meter_id, {seed}))"
-        bound = min(2**63 - 1, -(2**63) + 2**64 * readings // self.survey.readings)  # this share of hashes lies below
-        query = features_query(
+    Chosen and ordered by a hash of meter, instant and seed: independent of ids and of the order on disk. PostgreSQL
+    keeps these hash functions as they are from version to version, since partitioned tables on disk depend on them.
+    """
+    epoch = "cast(date_part('epoch', reading_timestamp) as bigint)"
+    hashed = f"hashint8extended({epoch}, hashtextextended(meter_id, {seed}))"
+    bound = min(2**63 - 1, -(2**63) + 2**64 * readings // population)  # this share of hashes lies below
+    cursor.execute(
+        features_query(
             FEATURES,
             HABITS_TABLE,
-            also=("meter_id", "reading_timestamp"),
             rest=f"where {hashed} <= {bound} order by {hashed}, meter_id, reading_timestamp limit {readings}",
         )
-        with self._connection.cursor() as cursor:
-            cursor.execute(query)
+    )
+    table = cursor.fetch_arrow_table()
+    instants = pc.min_max(table["reading_timestamp"])
+    return Sample(
+        table=table,
+        meters=pc.count_distinct(table["meter_id"]).as_py(),
+        first=instants["min"].as_py(),
+        last=instants["max"].as_py(),
+    )
+
+
+def stream_features(
+    connection: Any, features: Sequence[Feature], *, batch_readings: int, days_table: str | None = None
+) -> Generator[pa.RecordBatch, None, None]:
+    """All readings, or those of the days in `days_table`, as Arrow batches of at most `batch_readings`.
+
+    Columns reading_id, meter_id, reading_timestamp and `features`. They are one consistent snapshot, only a few batches
+    are ever in memory, and the connection is free for other statements in between: what is read may depend on what the
+    same transaction wrote.
+    """
+    query = features_query(features, HABITS_TABLE, days_table=days_table)
+    with connection.cursor() as cursor:
+        cursor.execute("set local cursor_tuple_fraction = 1")  # plan for all rows, not for the first of them
+        cursor.execute(f"declare readings_to_score no scroll cursor for {query}")
+        cursor.adbc_statement.set_options(**{"adbc.postgresql.use_copy": "false"})  # COPY takes no FETCH
+        while True:
+            cursor.execute(f"fetch forward {batch_readings} from readings_to_score")
             table = cursor.fetch_arrow_table()
-        instants = pc.min_max(table["reading_timestamp"])
-        return Sample(
-            table=table,
-            meters=pc.count_distinct(table["meter_id"]).as_py(),
-            first=instants["min"].as_py(),
-            last=instants["max"].as_py(),
-        )
-
-    def stream(self, features: Sequence[Feature], *, batch_readings: int) -> Generator[pa.RecordBatch, None, None]:
-        """All readings as Arrow batches of `reading_id` and `features`, at most `batch_readings` each.
-
-        They are one consistent snapshot, and only a few batches are ever in memory.
-        """
-        with self._connection.cursor() as cursor:
-            cursor.execute(features_query(features, HABITS_TABLE))
-            for received in cursor.fetch_record_batch():
-                for start in range(0, received.num_rows, batch_readings):
-                    yield received.slice(start, batch_readings)
+            if not table.num_rows:
+                break
+            yield from table.combine_chunks().to_batches()
+        cursor.execute("close readings_to_score")
 
 
 @contextmanager
-def open_features(postgres: Postgres) -> Iterator[FeatureReader]:
-    """The feature table, ready to be read while the block runs.
+def open_features(postgres: Postgres) -> Iterator[Any]:
+    """A connection to the feature table, in one transaction; what it writes counts when the caller commits.
 
     Raises:
-        ModelError: The table, or a column of it that features need, is not there; it is empty; or a column holds
-            values that are no numbers.
+        ModelError: The table, or a column of it that features need, is not there.
     """
-    _check_columns(postgres)
-    with postgres.connect_arrow() as connection:
-        with connection.cursor() as cursor:
-            cursor.execute(f"create temp table {HABITS_TABLE} as {habits_query()}")
-            cursor.execute(f"analyze {HABITS_TABLE}")
-            survey = _survey(cursor)
-        yield FeatureReader(survey, connection)
-
-
-def _check_columns(postgres: Postgres) -> None:
     with postgres.connect() as connection:
         found = {
             name
@@ -133,26 +103,5 @@ def _check_columns(postgres: Postgres) -> None:
             f"{FEATURE_TABLE} has no column {', '.join(missing)}" if found else f"there is no table {FEATURE_TABLE}",
             fix="run `energy-iot transform staging`, then `energy-iot transform intermediate`",
         )
-
-
-def _survey(cursor: Any) -> Survey:
-    wanted = ["readings", *(f"{feature.name}_known" for feature in FEATURES)]
-    counts = ", ".join(f"cast(coalesce(sum({name}), 0) as bigint) as {name}" for name in wanted)
-    sums = ", ".join(f"sum({name}_sum) as {name}" for name in INPUT_COLUMNS)
-    cursor.execute(f"select count(*) as meters, {counts}, {sums} from {HABITS_TABLE}")
-    (found,) = cursor.fetch_arrow_table().to_pylist()
-    if not found["readings"]:
-        raise ModelError(
-            f"{FEATURE_TABLE} holds no readings: there is nothing to score",
-            fix="load a file with consumption (`energy-iot ingest FILE`), then run `energy-iot transform staging` "
-            "and `energy-iot transform intermediate`",
-        )
-    # one such value makes a whole sum so, and a forest would take it without a word
-    broken = [name for name in INPUT_COLUMNS if found[name] is not None and not math.isfinite(found[name])]
-    if broken:
-        raise ModelError(
-            f"{FEATURE_TABLE} holds NaN or infinity in {', '.join(broken)}",
-            fix="remove such readings at the source; `energy-iot validate staging` shows where they are",
-        )
-    known = {feature.name: found[f"{feature.name}_known"] for feature in FEATURES}
-    return Survey(found["readings"], found["meters"], known)
+    with postgres.connect_arrow() as arrow_connection:
+        yield arrow_connection

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from energy_iot.errors import ModelError
+from energy_iot.ml.batches import ScoreTally, map_ahead, score_batches
 from energy_iot.ml.features import FEATURES, build_matrix
 from energy_iot.ml.model_store import Model
-from energy_iot.ml.score_anomalies import ScoreTally, map_ahead, score_batches
 from energy_iot.ml.train_anomaly_model import fit, scores
 
 
@@ -21,7 +21,11 @@ def features_table(readings: int) -> pa.Table:
     columns = {feature.name: random.normal(0, 1, readings).astype(np.float32) for feature in FEATURES}
     missing = random.random(readings) < 0.1
     return pa.table(
-        {"reading_id": pa.array(range(readings), pa.int64())}
+        {
+            "reading_id": pa.array(range(readings), pa.int64()),
+            "meter_id": pa.repeat(pa.scalar("m"), readings),
+            "reading_timestamp": pa.array(range(readings), pa.timestamp("us")),
+        }
         | {name: pa.array(values, mask=missing) for name, values in columns.items()}
     )
 
@@ -57,10 +61,10 @@ def test_equal_readings_score_as_ordinary() -> None:
     np.testing.assert_allclose(scores(fit(same, trees=10, seed=0), same), 0.5)
 
 
-@pytest.mark.parametrize("readings", [0, 1])
-def test_too_few_readings_are_refused(readings: int) -> None:
-    with pytest.raises(ModelError, match="too few to train on"):
-        fit(MATRIX[:readings], trees=10, seed=0)
+def test_no_readings_are_refused_and_one_is_ordinary() -> None:
+    with pytest.raises(ModelError, match="no readings to train on"):
+        fit(MATRIX[:0], trees=10, seed=0)
+    np.testing.assert_array_equal(scores(fit(MATRIX[:1], trees=10, seed=0), MATRIX[:3]), 0.5)
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])

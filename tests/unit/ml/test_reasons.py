@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from energy_iot.ml import features, reasons, train_anomaly_model
+from energy_iot.ml import features, pending, reasons, train_anomaly_model
 from energy_iot.ml.reasons import explain_reading
 
 
-@pytest.mark.parametrize("module", [features, reasons, train_anomaly_model])
+@pytest.mark.parametrize("module", [features, pending, reasons, train_anomaly_model])
 def test_examples_in_docstrings(module: object) -> None:
     result = doctest.testmod(module)
     assert result.attempted
