@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from energy_iot.quality.suites import PARAMETERS
 from energy_iot.settings import Settings
 from energy_iot.storage.postgres import Postgres
 
@@ -76,9 +77,27 @@ def test_rules_of_a_suite_are_told_apart(suite: str) -> None:
     assert len(set(rules)) == len(set(ids)) == len(rules) > 0
 
 
-def test_parameters_are_settings_and_all_are_used() -> None:
-    from energy_iot.quality.context import PARAMETERS  # loads Great Expectations
+@pytest.mark.parametrize("suite", SUITES)
+def test_each_suite_says_what_a_slice_of_its_table_is(suite: str) -> None:
+    assert SUITES[suite]["meta"]["slice"].split()[0] in {"of", "around"}, "it follows 'rows'"
+    assert any("slice" in note for note in SUITES[suite]["notes"])
 
+
+def test_rules_find_what_they_judge_without_a_schema() -> None:
+    """A schema would lead them to the whole table where a slice is judged."""
+    queries = {
+        text
+        for suite in SUITES.values()
+        for rule in suite["expectations"]
+        for text in (*rule["kwargs"].values(), rule["meta"].get("examples"))
+        if isinstance(text, str) and "select" in text
+    }
+    assert len(queries) > 10
+    qualified = {name for query in queries for name in re.findall(r"(?:from|join)\s+(\w+\.\w+)", query)}
+    assert qualified == {"ml.model_versions"}  # which version is in force is no matter of slices
+
+
+def test_parameters_are_settings_and_all_are_used() -> None:
     expressions = re.findall(r'"\$PARAMETER": "([^"]+)"', json.dumps(SUITES))
     used = {name for expression in expressions for name in re.findall(r"[a-z_]\w*", expression)}
     assert used == set(PARAMETERS)
@@ -104,6 +123,6 @@ def test_the_checkpoint_runs_every_suite_on_its_table() -> None:
 
 def test_the_context_holds_no_address_and_sends_no_statistics() -> None:
     text = (CONTEXT / "great_expectations.yml").read_text()
-    assert "connection_string: ${ENERGY_IOT_POSTGRES_URL}" in text
+    assert "connection_string: ${ENERGY_IOT_POSTGRES_DIALECT}" in text
     assert "://" not in text
     assert yaml.safe_load(text)["analytics_enabled"] is False

@@ -4,25 +4,21 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
-from psycopg.conninfo import make_conninfo
 
 from energy_iot.errors import DataQualityError, UsageError
 from energy_iot.pipeline import RunContext, run_step
 from energy_iot.quality.context import (
-    CONTEXT_DIR,
-    SEARCH_PATH,
     docs_dir,
     forget_old_runs,
     open_context,
     validations_dir,
 )
+from energy_iot.quality.slices import MARTS_GATE, STAGING_GATE
+from energy_iot.quality.suites import CONTEXT_DIR
 from energy_iot.quality.validation import (
-    MARTS_SUITES,
-    STAGING_SUITES,
     build_data_docs,
     describe_context,
     validate_marts,
@@ -30,79 +26,11 @@ from energy_iot.quality.validation import (
 )
 from energy_iot.settings import Settings
 from energy_iot.storage.postgres import Postgres
+from tests.quality_fleet import DAYS, LATEST, examples_of, failed_rules, make_fleet, plant
 
 MakeContext = Callable[..., RunContext]
 RULES = 44
-DAYS = 30  # whole days of half-hours for each of two meters: 2,880 readings, of which 0.1 % are 2
 READINGS = 2 * DAYS * 48
-
-RAW = """
-insert into raw_data.meter_readings (
-    meter_id, timestamp, electricity_consumed, temperature, humidity, wind_speed, avg_past_consumption,
-    voltage, sub_metering_1, sub_metering_2, sub_metering_3, source_file, file_id
-)
-select
-    meter_id, instant, 0.2 + 0.1 * extract(hour from instant) / 24, 25 * weather, 60 * weather, 10 * weather, 0.25,
-    230, 0.05, 0.05, 0.05, 'fleet.csv', 1
-from unnest(array['m1', 'm2']) as meter_id
-cross join generate_series(
-    timestamp '2024-01-01', timestamp '2024-01-01' + interval '1 day' * {days} - interval '30 min', interval '30 min'
-) as instant
-cross join (select cast({weather} as double precision) as weather) as factor
-order by instant, meter_id
-"""
-
-DERIVED = """
-create table staging.stg_meter_readings as
-select
-    id as reading_id, meter_id, timestamp as reading_timestamp, 30 as interval_minutes,
-    electricity_consumed as consumption_kwh, temperature as temperature_c, humidity as humidity_pct,
-    wind_speed as wind_speed_kmh, avg_past_consumption as avg_past_consumption_kwh, voltage as voltage_v,
-    sub_metering_1 as sub_metering_1_kwh, sub_metering_2 as sub_metering_2_kwh, sub_metering_3 as sub_metering_3_kwh,
-    anomaly_label, cast(null as boolean) as is_labelled_anomaly,
-    cast(extract(hour from timestamp) as integer) as hour_of_day,
-    cast(extract(dow from timestamp) as integer) as day_of_week
-from raw_data.meter_readings
-where electricity_consumed is not null;
-
-create table intermediate.int_readings_daily as
-select
-    meter_id, cast(reading_timestamp as date) as reading_date,
-    cast(sum(consumption_kwh) as double precision) as daily_consumption_kwh, 23 as peak_hour,
-    cast(max(consumption_kwh) * 2 as double precision) as peak_power_kw, count(*) as reading_count,
-    cast(48 as bigint) as expected_reading_count, count(*) / cast(48 as double precision) as completeness
-from staging.stg_meter_readings
-group by 1, 2;
-
-insert into ml.reading_scores
-select reading_id, 0.4 + 0.3 * cast(mod(reading_id, 100) = 0 as integer), mod(reading_id, 100) = 0, 1, '2024-03-01'
-from staging.stg_meter_readings;
-
-create table marts.mart_consumption_metrics as
-select
-    meter_id, period_type, cast(date_trunc(period_type, reading_date) as date) as period_start,
-    sum(daily_consumption_kwh) as consumption_kwh,
-    sum(daily_consumption_kwh) / (sum(reading_count) * 0.5) as avg_power_kw, max(peak_power_kw) as peak_power_kw,
-    sum(daily_consumption_kwh) / (sum(reading_count) * 0.5) / max(peak_power_kw) as load_factor,
-    cast(null as double precision) as previous_consumption_kwh,
-    cast(null as double precision) as consumption_change_pct,
-    cast(sum(reading_count) as bigint) as reading_count,
-    cast(sum(expected_reading_count) as bigint) as expected_reading_count,
-    cast(sum(reading_count) / sum(expected_reading_count) as double precision) as completeness
-from intermediate.int_readings_daily
-cross join unnest(array['day', 'week', 'month']) as period_type
-group by 1, 2, 3;
-
-create table marts.mart_anomaly_scores as
-select
-    reading_id, meter_id, reading_timestamp, cast(consumption_kwh as double precision) as consumption_kwh,
-    cast(consumption_kwh * 2 as double precision) as active_power_kw, anomaly_score, is_anomaly,
-    case when is_anomaly then 'unusual_pattern' end as anomaly_type,
-    cast(0 as double precision) as hour_of_week_z_score, cast(1 as double precision) as consumption_vs_avg_ratio,
-    temperature_c, model_version, scored_at
-from staging.stg_meter_readings
-inner join ml.reading_scores using (reading_id);
-"""
 
 
 @pytest.fixture
@@ -113,43 +41,12 @@ def fleet(postgres: Postgres) -> Iterator[psycopg.Connection]:
         yield connection
 
 
-def make_fleet(connection: psycopg.Connection, weather: str = "1") -> None:
-    connection.execute(RAW.format(weather=weather, days=DAYS))
-    connection.execute(DERIVED)
-
-
-def failed_rules(connection: psycopg.Connection, context: RunContext) -> dict[str, tuple[str, int | None]]:
-    """Each failed rule of the run with its severity and the rows that break it."""
-    rows = connection.execute(
-        "select suite || ': ' || (parameters ->> 'rule'), severity, unexpected_rows from quality.validation_results "
-        "where run_id = %s and not success",
-        (context.run_id,),
-    ).fetchall()
-    return {rule: (severity, unexpected) for rule, severity, unexpected in rows}
-
-
-def examples_of(connection: psycopg.Connection, context: RunContext, rule: str) -> list[dict[str, Any]]:
-    row = connection.execute(
-        "select examples from quality.validation_results where run_id = %s and not success "
-        "and suite || ': ' || (parameters ->> 'rule') = %s",
-        (context.run_id, rule),
-    ).fetchone()
-    assert row is not None
-    return row[0]
-
-
-def plant(connection: psycopg.Connection, *statements: str) -> None:
-    for statement in statements:
-        changed = connection.execute(statement)
-        assert changed.rowcount != 0, f"planted nothing: {statement}"
-
-
 @pytest.mark.parametrize("weather", ["1", "null", "0.01"], ids=["weather", "no weather", "normalised to 0..1"])
 def test_good_data_pass(postgres: Postgres, make_context: MakeContext, weather: str) -> None:
     context = make_context()
     checkout = fingerprint(CONTEXT_DIR)
     with postgres.connect(autocommit=True) as connection:
-        make_fleet(connection, weather)
+        make_fleet(connection, weather=weather)
         staging, marts = validate_staging(context), validate_marts(context)
         assert failed_rules(connection, context) == {}
         stored = connection.execute("select count(*), count(*) filter (where success) from quality.validation_results")
@@ -157,8 +54,8 @@ def test_good_data_pass(postgres: Postgres, make_context: MakeContext, weather: 
 
     assert staging.rows_in == staging.rows_out == 2 * READINGS + 2 * DAYS  # raw, staging, days
     assert staging.warnings == marts.warnings == ()
-    assert tuple(staging.details["suites"]) == STAGING_SUITES
-    assert tuple(marts.details["suites"]) == MARTS_SUITES
+    assert tuple(staging.details["suites"]) == STAGING_GATE.suites
+    assert tuple(marts.details["suites"]) == MARTS_GATE.suites
     figures = staging.details["suites"]["raw_readings_suite"]
     assert figures["passed"] == figures["expectations"] > 0
     assert figures["failed_critical"] == figures["failed_warning"] == figures["failed_info"] == 0
@@ -315,19 +212,21 @@ def test_each_fault_of_the_marts_is_found(fleet: psycopg.Connection, make_contex
         f"{scores}: is_anomaly is never empty": ("critical", 1),
         f"{scores}: anomaly scores lie between 0 and 1": ("critical", 2),
         f"{scores}: an anomaly has a type, and only an anomaly": ("critical", 4),
-        f"{scores}: the mart holds every scored reading, with its latest score": ("critical", 1),
+        f"{scores}: {LATEST}": ("critical", 1),
     }
     total = examples_of(fleet, context, f"{suite}: the mart's total is staging's total")
     (of_meter,) = (example for example in total if example["meter_id"] == "m2")
     assert of_meter["staging_kwh"] - of_meter["mart_kwh"] == pytest.approx(0.5)
-    missing = examples_of(fleet, context, f"{scores}: the mart holds every scored reading, with its latest score")
-    assert missing == [{"reading_id": 55, "scored_at": "2024-03-01T00:00:00", "scored_at_in_mart": None}]
+    missing = examples_of(fleet, context, f"{scores}: {LATEST}")
+    (lost,) = (example for example in missing if example["reading_id"] == 55)
+    assert lost["anomaly_score"] is not None
+    assert lost["score_in_mart"] is None
     assert "14 critical rules of 21" in raised.value.problem
 
 
 def test_scores_of_an_earlier_run_in_the_mart_are_found(fleet: psycopg.Connection, make_context: MakeContext) -> None:
     context = make_context()
-    plant(fleet, "update ml.reading_scores set scored_at = '2024-03-02'")
+    plant(fleet, "update ml.reading_scores set is_anomaly = not is_anomaly")
     with pytest.raises(DataQualityError, match="with its latest score"):
         validate_marts(context)
     assert len(failed_rules(fleet, context)) == 1
@@ -407,7 +306,7 @@ def test_data_docs_link_suites_and_results_and_hold_no_address(
 
     folder = docs_dir(context.settings)
     index = (folder / "index.html").read_text()
-    for suite in STAGING_SUITES + MARTS_SUITES:
+    for suite in STAGING_GATE.suites + MARTS_GATE.suites:
         assert f"expectations/{suite}.html" in index
         assert (folder / "expectations" / f"{suite}.html").is_file()
     page = next((folder / "validations" / "staging_readings_suite" / context.run_id).rglob("*.html"))
@@ -416,7 +315,7 @@ def test_data_docs_link_suites_and_results_and_hold_no_address(
     assert "1 % may be off" in rules, "the reason of a lenient rule is shown"
     plain = index[index.index('<section id="plain-index"') :]  # links that need no script from the internet
     assert f'<a href="validations/staging_readings_suite/{context.run_id}/' in plain
-    assert plain.count("all rules hold") == len(STAGING_SUITES) - 1
+    assert plain.count("all rules hold") == len(STAGING_GATE.suites) - 1
     assert plain.count("some rules fail") == 1
 
     address = context.settings.postgres_dsn
@@ -436,27 +335,27 @@ def test_data_docs_link_suites_and_results_and_hold_no_address(
 def test_the_context_lists_its_rules_without_a_database(make_context: MakeContext) -> None:
     settings = make_context().settings
     lines = describe_context(settings).splitlines()
-    assert [line.split(":")[0] for line in lines if not line.startswith(" ")] == [*STAGING_SUITES, *MARTS_SUITES]
+    assert [line.split(":")[0] for line in lines if not line.startswith(" ")] == [
+        *STAGING_GATE.suites,
+        *MARTS_GATE.suites,
+    ]
     assert "  critical  one reading for each meter and instant" in lines
     assert len([line for line in lines if line.startswith("  ")]) == RULES
     assert not validations_dir(settings).exists()
 
 
-def test_the_address_stays_in_memory_and_keeps_its_options(postgres: Postgres, tmp_path: Path) -> None:
-    password = "p$a%s{s}w@o/r?d&'="  # trust: the server does not ask for it, everything else must carry it
-    conninfo = make_conninfo(postgres.conninfo, password=password, options="-c statement_timeout=54321")
+def test_great_expectations_works_in_our_session_and_knows_no_address(postgres: Postgres, tmp_path: Path) -> None:
     settings = Settings(home=tmp_path / "a home, $with %signs")
-    with open_context(settings, Postgres(conninfo)) as context:
-        engine = context.data_sources.get("postgres").get_execution_engine().engine
-        assert engine.url.password == password
-        assert password not in repr(engine)
-        with engine.connect() as connection:
-            show = connection.exec_driver_sql
-            shown = [show(f"show {name}").scalar() for name in ("statement_timeout", "search_path")]
-        assert shown == ["54321ms", SEARCH_PATH]
-        context.checkpoints.get("energy_checkpoint").save()
-        folder = Path(context.root_directory)
-        texts = [path.read_text() for path in folder.rglob("*") if path.is_file()]
+    with postgres.connect(autocommit=True) as connection:
+        connection.execute("set statement_timeout = 54321")
+        with open_context(settings, connection) as context:
+            datasource = context.data_sources.get("postgres")
+            for engine in (datasource.get_engine(), datasource.get_execution_engine().engine):
+                with engine.connect() as handed_over:
+                    assert handed_over.exec_driver_sql("show statement_timeout").scalar() == "54321ms"
+            context.checkpoints.get("energy_checkpoint").save()
+            folder = Path(context.root_directory)
+            texts = [path.read_text() for path in folder.rglob("*") if path.is_file()]
     assert texts
     assert not any(str(postgres.parameters["host"]) in text or "54321" in text for text in texts)
     assert not folder.exists()

@@ -3,7 +3,7 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
@@ -15,70 +15,66 @@ import sqlalchemy
 from great_expectations.data_context.data_context.file_data_context import FileDataContext
 from great_expectations.data_context.types.resource_identifiers import ExpectationSuiteIdentifier
 from great_expectations.datasource.fluent.postgres_datasource import PostgresDatasource
-from psycopg import Connection
+from psycopg import Connection, OperationalError
 from psycopg.types.numeric import FloatDumper
 
-from energy_iot.settings import PROJECT_DIR, Settings
-from energy_iot.storage.postgres import Postgres
+from energy_iot.quality.suites import CONTEXT_DIR, suite_file
+from energy_iot.settings import Settings
 
-CONTEXT_DIR: Final = PROJECT_DIR / "great_expectations"
 CHECKPOINT: Final = "energy_checkpoint"
 DATASOURCE: Final = "postgres"
-
-# table assets name no schema (Great Expectations deprecates it there): the search path finds them
-SEARCH_PATH: Final = "raw_data,staging,intermediate,marts"
 
 # results of more runs would make each page of Data Docs, and its index, slower; PostgreSQL keeps them all
 RUNS_KEPT: Final = 30
 
-# suite parameters ($PARAMETER in the JSON files): settings of the same name
-PARAMETERS: Final = (
-    "max_consumption_kwh",
-    "min_temperature_c",
-    "max_temperature_c",
-    "min_completeness",
-    "max_null_share",
-    "min_voltage_v",
-    "max_voltage_v",
-)
-
 
 @contextmanager
-def open_context(settings: Settings, postgres: Postgres | None = None) -> Iterator[FileDataContext]:
+def open_context(
+    settings: Settings,
+    connection: Connection[Any] | None = None,
+    *,
+    instead: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Iterator[FileDataContext]:
     """Open a copy of `great_expectations/` whose results and pages live under the home folder.
 
     Args:
         settings: Where home is.
-        postgres: The database to judge; None to read suites and build pages only. Its address stays in memory.
+        connection: The session whose tables are judged; None to read suites and build pages only. Great Expectations
+            is handed the connection itself, and never learns an address or a password.
+        instead: Suites by name that replace the committed ones.
 
     Yields:
-        The context; its connections are closed when the block ends.
+        The context; it lets go of the connection when the block ends, and closes it.
     """
     # analytics and progress bars are off in great_expectations.yml
     with tempfile.TemporaryDirectory(prefix="energy-iot-gx-") as folder:
         copy = Path(folder) / CONTEXT_DIR.name
         shutil.copytree(CONTEXT_DIR, copy, ignore=shutil.ignore_patterns("uncommitted", ".*"))
+        for name, suite in (instead or {}).items():
+            suite_file(name, copy).write_text(json.dumps(suite))
         context = gx.get_context(
             mode="file",
             context_root_dir=str(copy),
             runtime_environment={
-                "ENERGY_IOT_POSTGRES_URL": _sqlalchemy_url(postgres) if postgres else "postgresql+psycopg://",
+                "ENERGY_IOT_POSTGRES_DIALECT": "postgresql+psycopg://",
                 "ENERGY_IOT_VALIDATIONS_DIR": str(validations_dir(settings)),
                 "ENERGY_IOT_DATA_DOCS_DIR": str(docs_dir(settings)),
             },
         )
-        if postgres is None:
+        if connection is None:
             yield context
             return
+        connection.adapters.register_dumper(float, _UntypedFloatDumper)
         datasource = context.data_sources.get(DATASOURCE)
         assert isinstance(datasource, PostgresDatasource)
-        engine = datasource.get_execution_engine().engine
-        sqlalchemy.event.listen(engine, "connect", _pass_floats_untyped)
+        engines = (datasource.get_execution_engine().engine, datasource.get_engine())
+        for engine in engines:
+            sqlalchemy.event.listen(engine, "do_connect", _hand_over(connection))
         try:
             yield context
         finally:
-            engine.dispose()
-            datasource.get_engine().dispose()
+            for engine in engines:
+                engine.dispose()
 
 
 def docs_dir(settings: Settings) -> Path:
@@ -91,13 +87,9 @@ def validations_dir(settings: Settings) -> Path:
     return settings.home / "great_expectations" / "validations"
 
 
-def suite_parameters(settings: Settings) -> dict[str, Any]:
-    """The thresholds of the suites, from the settings."""
-    return {name: getattr(settings, name) for name in PARAMETERS}
-
-
 def write_docs(settings: Settings, context: FileDataContext, results: list[Any] | None = None) -> None:
-    """Write Data Docs: the suites, the given results and the index; without `results`, everything there is."""
+    """Write Data Docs: the committed suites, the given results, the index; without `results`, all there are."""
+    shutil.copytree(CONTEXT_DIR / "expectations", Path(context.root_directory) / "expectations", dirs_exist_ok=True)
     identifiers = None
     if results is not None:
         # one call for all: each call compiles all templates anew
@@ -150,13 +142,15 @@ def _link(address: str, text: str) -> str:
     return f'<a href="{quote(address)}">{escape(text)}</a>'
 
 
-def _sqlalchemy_url(postgres: Postgres) -> str:
-    """The address with our search path; the password where SQLAlchemy knows it and masks it in its messages."""
-    query = dict(postgres.parameters)
-    user, password, database = (query.pop(name, None) for name in ("user", "password", "dbname"))
-    query["options"] = f"{query.get('options', '')} -c search_path={SEARCH_PATH}".strip()
-    url = sqlalchemy.URL.create("postgresql+psycopg", user, password, database=database, query=query)
-    return url.render_as_string(hide_password=False)
+def _hand_over(connection: Connection[Any]) -> Callable[..., Connection[Any]]:
+    """What gives SQLAlchemy our connection in place of a new one."""
+
+    def connect(*_how_it_would: object) -> Connection[Any]:
+        if connection.closed:  # each further rule would fail as slowly as a server can be missed
+            raise OperationalError("the connection is lost")
+        return connection
+
+    return connect
 
 
 class _UntypedFloatDumper(FloatDumper):
@@ -167,7 +161,3 @@ class _UntypedFloatDumper(FloatDumper):
     """
 
     oid = 0
-
-
-def _pass_floats_untyped(connection: "Connection[Any]", _record: object) -> None:
-    connection.adapters.register_dumper(float, _UntypedFloatDumper)

@@ -29,6 +29,7 @@ class Finding:
         error: Why it could not be judged, or None.
         examples_query: A query of the suite for rows that break the rule, `{batch}` standing for the table.
         examples: A few rows that break it: key columns and values.
+        judged: Which rows of the table were judged, such as "of the changed days"; None for all.
     """
 
     suite: str
@@ -46,6 +47,7 @@ class Finding:
     error: str | None = None
     examples_query: str | None = None
     examples: tuple[Row, ...] = ()
+    judged: str | None = None
 
     @property
     def is_critical(self) -> bool:
@@ -54,24 +56,38 @@ class Finding:
 
     @property
     def how_often(self) -> str:
-        """Such as "12 of 480 rows (2.50 %)"."""
+        """Such as "12 of 480 rows of the changed days (2.50 %)"."""
         if self.error:
             return "not judged"
+        rows = f"rows {self.judged}" if self.judged else "rows"
         if self.unexpected_rows is None:
-            return f"{self.checked_rows:,} rows" if self.checked_rows is not None else "-"
+            return f"{self.checked_rows:,} {rows}" if self.checked_rows is not None else "-"
         if self.unexpected_share is None:
-            return f"{self.unexpected_rows:,} found"
+            return f"{self.unexpected_rows:,} found{f' in the {rows}' if self.judged else ''}"
         share = self.unexpected_share * 100
-        return f"{self.unexpected_rows:,} of {self.checked_rows:,} rows ({share:.{2 if share >= 0.01 else 4}f} %)"
+        return f"{self.unexpected_rows:,} of {self.checked_rows:,} {rows} ({share:.{2 if share >= 0.01 else 4}f} %)"
+
+    @property
+    def relation(self) -> str:
+        """The table without its schema: the session that judges knows whether it is the whole or a slice."""
+        return self.table.split(".")[-1]
 
 
-def findings_of_suite(result: Mapping[str, Any], suite_meta: Mapping[str, Any]) -> list[Finding]:
-    """Read the validation result of one suite (as JSON) into findings, critical rules first."""
-    findings = [_finding(item, result["suite_name"], suite_meta["table"]) for item in result["results"]]
+def findings_of_suite(
+    result: Mapping[str, Any], suite_meta: Mapping[str, Any], *, judged: str | None = None
+) -> list[Finding]:
+    """Read the validation result of one suite (as JSON) into findings, critical rules first.
+
+    Args:
+        result: Of the suite.
+        suite_meta: Its `meta`.
+        judged: Which rows of the table were judged; None for all.
+    """
+    findings = [_finding(item, result["suite_name"], suite_meta["table"], judged) for item in result["results"]]
     return sorted(findings, key=lambda finding: ("critical", "warning", "info").index(finding.severity))
 
 
-def _finding(item: Mapping[str, Any], suite: str, table: str) -> Finding:
+def _finding(item: Mapping[str, Any], suite: str, table: str, judged: str | None) -> Finding:
     configuration, result = item["expectation_config"], item.get("result") or {}
     kwargs = {name: value for name, value in configuration["kwargs"].items() if name != "batch_id"}
     meta = configuration["meta"]
@@ -93,6 +109,7 @@ def _finding(item: Mapping[str, Any], suite: str, table: str) -> Finding:
         error=error,
         examples_query=meta.get("examples") or kwargs.get("unexpected_rows_query"),
         examples=examples,
+        judged=judged,
     )
 
 
@@ -130,11 +147,11 @@ def example_query(finding: Finding, keys: Sequence[str], limit: int) -> tuple[sq
 
     Source: the conditions are the negations of what Great Expectations' rules of the same names ask.
     """
-    table = sql.SQL(".").join(sql.Identifier(part) for part in finding.table.split("."))
+    table = sql.Identifier(finding.relation)
     if finding.error:
         return None
     if finding.examples_query:
-        rows = sql.SQL(finding.examples_query.format(batch=finding.table))
+        rows = sql.SQL(finding.examples_query.format(batch=finding.relation))
         return sql.SQL("select * from ({}) as broken limit {}").format(rows, sql.Literal(limit)), ()
     if finding.column is None:
         return None
@@ -163,9 +180,9 @@ def example_query(finding: Finding, keys: Sequence[str], limit: int) -> tuple[sq
     return query, values
 
 
-def count_query(query: str, table: str) -> sql.Composed:
+def count_query(query: str, relation: str) -> sql.Composed:
     """How many rows a query of the suite finds."""
-    return sql.SQL("select count(*) from ({}) as broken").format(sql.SQL(query.format(batch=table)))
+    return sql.SQL("select count(*) from ({}) as broken").format(sql.SQL(query.format(batch=relation)))
 
 
 def failure_text(findings: Sequence[Finding]) -> str:

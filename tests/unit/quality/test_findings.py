@@ -127,31 +127,31 @@ def test_texts() -> None:
     [
         (
             {},
-            'select "reading_id", "meter_id", "humidity_pct" from "staging"."stg_meter_readings" '
+            'select "reading_id", "meter_id", "humidity_pct" from "stg_meter_readings" '
             'where "humidity_pct" < %s or "humidity_pct" > %s order by "reading_id", "meter_id" limit 5',
             (0.0, 100.0),
         ),
         (
             {"kwargs": {"column": "humidity_pct", "max_value": 1}},
-            'select "reading_id", "meter_id", "humidity_pct" from "staging"."stg_meter_readings" '
+            'select "reading_id", "meter_id", "humidity_pct" from "stg_meter_readings" '
             'where "humidity_pct" > %s order by "reading_id", "meter_id" limit 5',
             (1,),
         ),
         (
             {"type": "expect_column_values_to_not_be_null", "kwargs": {"column": "meter_id"}},
-            'select "reading_id", "meter_id" from "staging"."stg_meter_readings" '
+            'select "reading_id", "meter_id" from "stg_meter_readings" '
             'where "meter_id" is null order by "reading_id", "meter_id" limit 5',
             (),
         ),
         (
             {"type": "expect_column_values_to_be_in_set", "kwargs": {"column": "meter_id", "value_set": ["a"]}},
-            'select "reading_id", "meter_id" from "staging"."stg_meter_readings" '
+            'select "reading_id", "meter_id" from "stg_meter_readings" '
             'where "meter_id" <> all(%s) order by "reading_id", "meter_id" limit 5',
             (["a"],),
         ),
         (
             {"type": "unexpected_rows_expectation", "kwargs": {"unexpected_rows_query": "select 1 from {batch}"}},
-            "select * from (select 1 from staging.stg_meter_readings) as broken limit 5",
+            "select * from (select 1 from stg_meter_readings) as broken limit 5",
             (),
         ),
     ],
