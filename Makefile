@@ -158,7 +158,7 @@ format: $(STAMP)  ## Format Python and SQL
 
 .PHONY: bench
 bench: $(STAMP)  ## Measure speed, both sides in one run (BENCH="FILE" to use a file of yours)
-	@$(BIN)/python benchmarks/run.py $(BENCH)
+	@$(BIN)/python -m benchmarks.run $(BENCH)
 
 .PHONY: clean
 clean:  ## Remove caches and generated demo files; keeps .venv and your state
