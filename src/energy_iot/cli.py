@@ -14,7 +14,7 @@ from energy_iot import __version__
 from energy_iot.errors import DataQualityError, EnergyIoTError
 
 if TYPE_CHECKING:
-    from energy_iot.pipeline import RunSummary
+    from energy_iot.pipeline import RunOptions, RunSummary
     from energy_iot.reporting.progress import Progress
     from energy_iot.settings import Settings
 
@@ -51,6 +51,10 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="The settings in force.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
+rejects_app = typer.Typer(help="Lines that could not become readings.", no_args_is_help=True)
+app.add_typer(rejects_app, name="rejects")
+serve_app = typer.Typer(help="What other programs connect to.", no_args_is_help=True)
+app.add_typer(serve_app, name="serve")
 
 INTERRUPTED_EXIT_CODE = 130  # what shells use for Ctrl-C
 
@@ -98,17 +102,26 @@ class Invocation:
         return make_progress(quiet=self.quiet)
 
 
-Files = Annotated[
-    list[Path],
-    typer.Argument(
-        metavar="FILE...",
-        help="Readings: .csv, .txt, .gz, .zip, .parquet, or a folder of such files.",
-        show_default=False,
-    ),
-]
+FILES_HELP = "Readings: .csv, .txt, .gz, .zip, .parquet, or a folder of such files."
+Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help=FILES_HELP, show_default=False)]
 Source = Annotated[
     str | None,
     typer.Option("--source", metavar="NAME", help="Source mapping, by name or as a .yml file; else recognised."),
+]
+FullRefresh = Annotated[
+    bool, typer.Option("--full-refresh", help="Build everything derived whole, not only what changed.")
+]
+Rescore = Annotated[
+    str | None,
+    typer.Option(
+        "--rescore",
+        metavar="WHAT",
+        help="Score again with the newest model: 'all' (it comes into force), or days as 2026-10-01..2026-10-31.",
+    ),
+]
+Wait = Annotated[
+    float,
+    typer.Option("--wait", metavar="SECONDS", min=0, help="How long to wait for another run here to end."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of tables.")]
 
@@ -140,45 +153,45 @@ def main_options(
 
 
 @app.command()
-def run(context: typer.Context, files: Files, source: Source = None) -> None:
+def run(
+    context: typer.Context,
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="FILE", help=f"{FILES_HELP} None: finish what is left.", show_default=False),
+    ] = None,
+    source: Source = None,
+    full_refresh: FullRefresh = False,
+    rescore: Rescore = None,
+    wait: Wait = 0,
+) -> None:
     """Run the whole pipeline on files.
 
     Load, transform, validate, score, publish to ClickHouse, and write the report. Files that are loaded already add
-    nothing.
+    nothing, and only what changed is built anew. After an interruption, the same command finishes the work.
 
     Example: energy-iot run readings/2026-11-20.csv.gz
     """
-    from energy_iot.pipeline import STEPS
-    from energy_iot.reporting.report import write_report
-    from energy_iot.storage.postgres import open_postgres
+    from energy_iot.pipeline import ALL_STEPS, RunOptions
 
-    invocation: Invocation = context.obj
-    settings = invocation.settings()
-    with open_postgres(settings):  # held open: steps, report and summary share the server
-        try:
-            summary = _run_steps(invocation, settings, tuple(step.name for step in STEPS), files, source)
-        except DataQualityError:
-            typer.echo(f"Report: {write_report(settings)}", err=True)
-            raise
-        written = write_report(settings)
-        if not invocation.quiet:
-            _print_outcome(settings, summary)
-    typer.echo(f"Report: {written}")
+    options = RunOptions(
+        files=tuple(files or ()), source=source, full_refresh=full_refresh, rescore=rescore, wait_seconds=wait
+    )
+    _run_with_report(context.obj, options, ALL_STEPS)
 
 
 @app.command("check-source")
 def check_source(context: typer.Context, files: Files, source: Source = None) -> None:
     """Recognise files; write nothing."""
-    _run_and_print(context, ("check_source",), files, source)
+    _run_and_print(context, ("check_source",), files=tuple(files), source=source)
 
 
 @app.command()
-def ingest(context: typer.Context, files: Files, source: Source = None) -> None:
+def ingest(context: typer.Context, files: Files, source: Source = None, wait: Wait = 0) -> None:
     """Load files into PostgreSQL.
 
     Each file is loaded whole or not at all; a file already loaded adds nothing.
     """
-    _run_and_print(context, ("check_source", "ingest_data"), files, source)
+    _run_and_print(context, ("check_source", "ingest_data"), files=tuple(files), source=source, wait_seconds=wait)
 
 
 @app.command()
@@ -187,58 +200,208 @@ def transform(
     layer: Annotated[
         Layer | None, typer.Argument(help="One layer; else all that can be built.", show_default=False)
     ] = None,
+    full_refresh: FullRefresh = False,
 ) -> None:
     """Build the dbt models."""
-    _run_and_print(context, tuple(f"dbt_run_{name}" for name in ([layer] if layer else Layer)))
+    names = tuple(f"dbt_run_{name}" for name in ([layer] if layer else Layer))
+    _run_and_print(context, names, full_refresh=full_refresh)
 
 
 @app.command()
 def validate(
     context: typer.Context,
     gate: Annotated[Gate | None, typer.Argument(help="What to judge; else both.", show_default=False)] = None,
+    full_refresh: Annotated[bool, typer.Option("--full-refresh", help="Judge all rows, not only new ones.")] = False,
 ) -> None:
     """Judge the data with Great Expectations.
 
     A critical failure ends with exit code 4 and a table of what failed; warnings do not.
     """
-    _run_and_print(context, tuple(f"ge_validate_{name}" for name in ([gate] if gate else Gate)))
+    names = tuple(f"ge_validate_{name}" for name in ([gate] if gate else Gate))
+    _run_and_print(context, names, full_refresh=full_refresh)
 
 
 @app.command()
 def train(context: typer.Context) -> None:
-    """Train a new model version."""
-    from energy_iot.ml.train_anomaly_model import train as train_model
-    from energy_iot.pipeline import RunContext, RunOptions, end_run, start_run
+    """Train a new model version.
+
+    It comes into force when all readings are scored with it: energy-iot run --rescore all
+    """
+    from energy_iot.pipeline import RunOptions
+
+    invocation: Invocation = context.obj
+    summary = _run_steps(invocation, invocation.settings(), ("train",), RunOptions())
+    if not invocation.quiet:
+        trained = summary.steps[0].report
+        typer.echo(f"trained model version {trained.details['model_version']} on {trained.rows_out:,} readings")
+        typer.echo("try it on a month: energy-iot score --rescore 2026-10-01..2026-10-31")
+        typer.echo("put it into force: energy-iot run --rescore all")
+
+
+@app.command()
+def score(context: typer.Context, rescore: Rescore = None, full_refresh: FullRefresh = False) -> None:
+    """Score the readings.
+
+    With the model version in force; without one, a model is trained first.
+    """
+    _run_and_print(context, ("ml_score",), rescore=rescore, full_refresh=full_refresh)
+
+
+@app.command()
+def sync(context: typer.Context, full_refresh: FullRefresh = False) -> None:
+    """Publish the marts to ClickHouse."""
+    _run_and_print(context, ("sync_to_clickhouse",), full_refresh=full_refresh)
+
+
+# --- what was loaded ------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def forget(
+    context: typer.Context,
+    file: Annotated[
+        str | None,
+        typer.Option("--file", metavar="NAME", help="A loaded file: its name, or the beginning of its SHA-256."),
+    ] = None,
+    run_id: Annotated[
+        str | None, typer.Option("--run", metavar="ID", help="All files that this run loaded, as in `status`.")
+    ] = None,
+    wait: Wait = 0,
+) -> None:
+    """Take a file's readings out again.
+
+    What they touched is built anew, up to ClickHouse and the report. The file may be loaded again later.
+
+    Example: energy-iot forget --file 2026-11-20.csv.gz
+    """
+    from energy_iot.pipeline import REBUILD_STEPS, RunOptions
+
+    options = RunOptions(forget_file=file, forget_run=run_id, wait_seconds=wait)
+    _run_with_report(context.obj, options, ("forget", *REBUILD_STEPS))
+
+
+RejectsOfFile = Annotated[
+    str | None, typer.Option("--file", metavar="NAME", help="Of one file: its name, or the beginning of its SHA-256.")
+]
+RejectsOfRun = Annotated[str | None, typer.Option("--run", metavar="ID", help="Of the files that this run loaded.")]
+ResolvedToo = Annotated[bool, typer.Option("--all", help="Also those whose corrected line was loaded.")]
+
+
+@rejects_app.command("list")
+def rejects_list(
+    context: typer.Context,
+    file: RejectsOfFile = None,
+    run_id: RejectsOfRun = None,
+    resolved_too: ResolvedToo = False,
+    limit: Annotated[int, typer.Option(min=0, help="How many lines to show.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Show rejected lines, by file and reason."""
+    from dataclasses import asdict
+
+    from energy_iot.ingestion.reject_list import RejectFilter, list_rejects
     from energy_iot.storage.postgres import open_postgres
+
+    with open_postgres(context.obj.settings()) as postgres:
+        found = list_rejects(postgres, RejectFilter(file, run_id, resolved_too), limit=limit)
+    if as_json:
+        _echo_json(asdict(found))
+        return
+    from energy_iot.reporting.summary import make_console, rejects_tables
+
+    make_console().print(rejects_tables(found))
+
+
+@rejects_app.command("export")
+def rejects_export(
+    context: typer.Context,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="A new file; else standard output.")] = None,
+    file: RejectsOfFile = None,
+    run_id: RejectsOfRun = None,
+    resolved_too: ResolvedToo = False,
+) -> None:
+    """Write rejected lines as CSV, to be corrected.
+
+    Correct the column raw_text, and load the lines with: energy-iot rejects retry FILE
+    """
+    from energy_iot.ingestion.reject_list import RejectFilter, export_rejects
+    from energy_iot.storage.postgres import open_postgres
+
+    with open_postgres(context.obj.settings()) as postgres:
+        count = export_rejects(postgres, out, RejectFilter(file, run_id, resolved_too))
+    if out is not None:
+        typer.echo(f"{out}: {count:,} rejected lines")
+
+
+@rejects_app.command("retry")
+def rejects_retry(
+    context: typer.Context,
+    corrected: Annotated[
+        Path | None,
+        typer.Argument(metavar="FILE", help="An export whose raw_text was corrected; else all as they are."),
+    ] = None,
+    source: Source = None,
+    wait: Wait = 0,
+) -> None:
+    """Load corrected lines.
+
+    Without a file, all open rejects are tried as they are, after limits or a mapping were changed. What is loaded goes
+    all the way, up to ClickHouse and the report.
+    """
+    from energy_iot.pipeline import REBUILD_STEPS, RunOptions
+
+    options = RunOptions(source=source, corrected_rejects=corrected, wait_seconds=wait)
+    _run_with_report(context.obj, options, ("retry_rejects", *REBUILD_STEPS))
+
+
+# --- servers --------------------------------------------------------------------------------------------------------
+
+
+@app.command("init-db")
+def init_db(
+    context: typer.Context,
+    users: Annotated[
+        list[str] | None,
+        typer.Option("--user", metavar="NAME", help="Another user that runs the pipeline; may be repeated."),
+    ] = None,
+    readers: Annotated[
+        list[str] | None, typer.Option("--reader", metavar="NAME", help="A user that only reads; may be repeated.")
+    ] = None,
+) -> None:
+    """Prepare a PostgreSQL server: roles, schemas, rights.
+
+    Acts as the user of ENERGY_IOT_POSTGRES_ADMIN_DSN if that is set, and lets the user of ENERGY_IOT_POSTGRES_DSN run
+    the pipeline. May be repeated, and after an upgrade must be.
+    """
+    from energy_iot.storage.roles import initialise_database
+
+    for membership in initialise_database(context.obj.settings(), users=users or (), readers=readers or ()):
+        typer.echo(f"{membership.user}: {', '.join(membership.roles)}")
+
+
+@serve_app.command("clickhouse")
+def serve_clickhouse(
+    context: typer.Context,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="On the loopback address; 0 takes a free one.")
+    ] = None,
+) -> None:
+    """Serve the embedded ClickHouse by HTTP.
+
+    For dashboards on this machine. The pipeline itself uses it while it runs. Passwords are made anew at each start.
+    """
+    from energy_iot.serving.clickhouse_http import serve
+    from energy_iot.serving.front_file import FILE_NAME, HOST, READER, FrontAddress
 
     invocation: Invocation = context.obj
     settings = invocation.settings()
-    with open_postgres(settings):
-        run_id = start_run(settings, RunOptions())
-        try:
-            report = train_model(RunContext(settings, run_id, progress=invocation.progress()))
-        except BaseException as error:
-            end_run(settings, run_id, error=error)
-            raise
-        end_run(settings, run_id)
-    if not invocation.quiet:
-        typer.echo(f"trained model version {report.details['model_version']} on {report.rows_out:,} readings")
-        typer.echo("score all readings with it: energy-iot score && energy-iot transform marts && energy-iot sync")
 
+    def tell(address: FrontAddress) -> None:
+        typer.echo(f"ClickHouse answers on http://{HOST}:{address.port}, database {settings.clickhouse_database}")
+        typer.echo(f"user {READER} may read; its password is in {settings.home / FILE_NAME}")
+        typer.echo("Ctrl-C stops it")
 
-@app.command()
-def score(context: typer.Context) -> None:
-    """Score the readings.
-
-    With the newest model that fits; without one, a model is trained first.
-    """
-    _run_and_print(context, ("ml_score",))
-
-
-@app.command()
-def sync(context: typer.Context) -> None:
-    """Publish the marts to ClickHouse."""
-    _run_and_print(context, ("sync_to_clickhouse",))
+    serve(settings, port=port, started=tell)
 
 
 # --- data -----------------------------------------------------------------------------------------------------------
@@ -313,13 +476,15 @@ def status(
             _echo_json(found)
             return
         with postgres.connect() as connection:
-            runs = read_runs(connection, last=last)
+            runs = read_runs(connection, last=last, somebody_runs=found["holder"] is not None)
     from energy_iot.reporting.summary import make_console, rows_table, runs_table, steps_table
 
     console = make_console()
     if not runs:
         console.print("no run yet; start with: energy-iot run FILE", highlight=False)
         return
+    if found["holder"]:
+        console.print(f"running now: {found['holder']}", highlight=False, markup=False)
     console.print(runs_table(runs), steps_table(found["steps"], title="Newest run"), rows_table(found["rows"]))
 
 
@@ -415,25 +580,40 @@ def config_show(context: typer.Context, as_json: AsJson = False) -> None:
 
 
 def _run_steps(
-    invocation: Invocation,
-    settings: "Settings",
-    names: tuple[str, ...],
-    files: list[Path] | None = None,
-    source: str | None = None,
+    invocation: Invocation, settings: "Settings", names: tuple[str, ...], options: "RunOptions"
 ) -> "RunSummary":
-    from energy_iot.pipeline import RunOptions, run_steps
+    from energy_iot.logs import configure_logging
+    from energy_iot.pipeline import run_steps
 
-    options = RunOptions(files=tuple(files or ()), source=source)
+    configure_logging(settings, quiet=invocation.quiet, verbose=invocation.verbose)
     return run_steps(settings, options, names, progress=invocation.progress())
 
 
-def _run_and_print(
-    context: typer.Context, names: tuple[str, ...], files: list[Path] | None = None, source: str | None = None
-) -> None:
+def _run_and_print(context: typer.Context, names: tuple[str, ...], **asked: Any) -> None:
+    from energy_iot.pipeline import RunOptions
+
     invocation: Invocation = context.obj
-    summary = _run_steps(invocation, invocation.settings(), names, files, source)
+    summary = _run_steps(invocation, invocation.settings(), names, RunOptions(**asked))
     if not invocation.quiet:
         _print_steps(summary)
+
+
+def _run_with_report(invocation: Invocation, options: "RunOptions", names: tuple[str, ...]) -> None:
+    """Run steps, then write the report and show what is there now."""
+    from energy_iot.reporting.report import write_report
+    from energy_iot.storage.postgres import open_postgres
+
+    settings = invocation.settings()
+    with open_postgres(settings):  # held open: steps, report and summary share the server
+        try:
+            summary = _run_steps(invocation, settings, names, options)
+        except DataQualityError:
+            typer.echo(f"Report: {write_report(settings)}", err=True)
+            raise
+        written = write_report(settings)
+        if not invocation.quiet:
+            _print_outcome(settings, summary)
+    typer.echo(f"Report: {written}")
 
 
 def _print_steps(summary: "RunSummary") -> None:
@@ -444,6 +624,7 @@ def _print_steps(summary: "RunSummary") -> None:
             "name": step.step,
             "status": step.status,
             "seconds": step.seconds,
+            "mode": step.report.details.get("mode"),
             "rows_in": step.report.rows_in,
             "rows_out": step.report.rows_out,
             "warnings": step.report.warnings,
@@ -458,11 +639,11 @@ def _print_steps(summary: "RunSummary") -> None:
 
 
 def _print_outcome(settings: "Settings", summary: "RunSummary") -> None:
-    from energy_iot.reporting.status import read_status
+    from energy_iot.reporting.status import read_loaded_rows
     from energy_iot.reporting.summary import make_console, rows_table
 
     _print_steps(summary)
-    make_console().print(rows_table(read_status(settings)["rows"]))
+    make_console().print(rows_table(read_loaded_rows(settings)))
 
 
 def _echo_json(value: object) -> None:

@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import logging
+import os
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from pkgutil import resolve_name
@@ -13,22 +15,42 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from uuid import uuid4
 
 from energy_iot import __version__
-from energy_iot.errors import EnergyIoTError, StorageError, UsageError
+from energy_iot.errors import EnergyIoTError, StorageError, StoreUnavailableError, UsageError
 from energy_iot.reporting.progress import Progress
 from energy_iot.settings import PROJECT_DIR, Settings
+from energy_iot.storage.role_names import LOADER, TRANSFORMER
 
 if TYPE_CHECKING:
+    import psycopg
+
     from energy_iot.storage.postgres import Postgres
+    from energy_iot.storage.run_lock import RunLock
+
+log = logging.getLogger(__name__)
+
+WITHOUT_EFFECT_ON_RESULTS: Final = {
+    "home", "postgres_dsn", "postgres_admin_dsn", "clickhouse_url", "store_attempts", "store_retry_seconds",
+    "keep_runs_days", "logging_config", "clickhouse_http_port",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Step:
-    """One row of the table: `function` is a name, so that importing this module loads nothing heavy."""
+    """One row of the table.
+
+    Attributes:
+        name: Its name, also as an Airflow task.
+        function: By name, so that importing this module loads nothing heavy.
+        command: What runs it alone: `energy-iot` and these words.
+        description: One line for people.
+        role: The database role it acts in, on servers that have roles.
+    """
 
     name: str
     function: str
     command: tuple[str, ...]
     description: str
+    role: str = TRANSFORMER
 
 
 STEPS: Final[tuple[Step, ...]] = (
@@ -37,12 +59,14 @@ STEPS: Final[tuple[Step, ...]] = (
         "energy_iot.ingestion.load_data:check_source",
         ("check-source",),
         "Recognise the files: known format, readable, new",
+        LOADER,
     ),
     Step(
         "ingest_data",
         "energy_iot.ingestion.load_data:ingest_data",
         ("ingest",),
         "Load new files into raw_data, each whole or not at all",
+        LOADER,
     ),
     Step(
         "dbt_run_staging",
@@ -88,6 +112,32 @@ STEPS: Final[tuple[Step, ...]] = (
     ),
 )
 
+# What is recorded like a step, and done only when asked for.
+EXTRA_STEPS: Final[tuple[Step, ...]] = (
+    Step(
+        "forget",
+        "energy_iot.ingestion.forget:forget",
+        ("forget",),
+        "Take files out of raw_data again",
+        LOADER,
+    ),
+    Step(
+        "retry_rejects",
+        "energy_iot.ingestion.rejects:retry_rejects",
+        ("rejects", "retry"),
+        "Load corrected rejects",
+        LOADER,
+    ),
+    Step(
+        "train",
+        "energy_iot.ml.train_anomaly_model:train",
+        ("train",),
+        "Train a new model version",
+    ),
+)
+ALL_STEPS: Final = tuple(step.name for step in STEPS)
+REBUILD_STEPS: Final = ALL_STEPS[ALL_STEPS.index("dbt_run_staging") :]
+
 
 @dataclass(frozen=True)
 class StepReport:
@@ -110,24 +160,44 @@ class StepReport:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What was asked of a run; kept with it, so that a step in another process sees the same."""
+    """What was asked of a run; kept with it, so that a step in another process sees the same.
+
+    Attributes:
+        files: Files or folders to load.
+        source: Source mapping, by name or file; None to recognise it.
+        full_refresh: Build everything derived whole, not only what changed.
+        rescore: What to score again with the newest model: "all", or days as FIRST..LAST; None for what changed.
+        forget_file: File to take out, by its name or the beginning of its hash.
+        forget_run: Run whose files are to be taken out.
+        corrected_rejects: Exported rejects whose lines were corrected; None to try them as they are.
+        wait_seconds: How long to wait for another run on the same database to end.
+    """
 
     files: tuple[Path, ...] = ()
     source: str | None = None
+    full_refresh: bool = False
+    rescore: str | None = None
+    forget_file: str | None = None
+    forget_run: str | None = None
+    corrected_rejects: Path | None = None
+    wait_seconds: float = 0
 
     def to_json(self) -> str:
-        """JSON text with absolute paths."""
-        return json.dumps(asdict(self) | {"files": [str(file.absolute()) for file in self.files]})
+        """JSON text with absolute paths; what was not asked for is left out."""
+        asked = {name: value for name, value in asdict(self).items() if value != getattr(RunOptions(), name)}
+        files = [os.fsencode(file.absolute()).decode("utf-8", errors="backslashreplace") for file in self.files]
+        return json.dumps(asked | {"files": files}, default=str)
 
 
 @dataclass(frozen=True)
 class RunContext:
-    """What every step receives."""
+    """What every step receives; `lock` keeps other writers out, None where the caller sees to that."""
 
     settings: Settings
     run_id: str
     options: RunOptions = RunOptions()
     progress: Progress = field(default_factory=Progress)
+    lock: "RunLock | None" = None
 
 
 StepFunction = Callable[[RunContext], StepReport]
@@ -154,15 +224,15 @@ class RunSummary:
 
 
 def find_step(name: str) -> Step:
-    """The row of `STEPS` called `name`.
+    """The row of `STEPS` or `EXTRA_STEPS` called `name`.
 
     Raises:
         UsageError: There is none.
     """
-    for step in STEPS:
+    for step in STEPS + EXTRA_STEPS:
         if step.name == name:
             return step
-    raise UsageError(f"no step '{name}'", fix=f"choose one of: {', '.join(step.name for step in STEPS)}")
+    raise UsageError(f"no step '{name}'", fix=f"choose one of: {', '.join(ALL_STEPS)}")
 
 
 def start_run(settings: Settings, options: RunOptions) -> str:
@@ -188,62 +258,156 @@ def end_run(settings: Settings, run_id: str, *, error: BaseException | None = No
             "update quality.pipeline_runs set status = %s, ended_at = now() at time zone 'utc', error = %s, "
             "state_fingerprint = %s where run_id = %s",
             (
-                "failed" if error else "succeeded",
+                _status_of(error),
                 describe_error(error) if error else None,
                 state_fingerprint(settings, postgres) if complete and not error else None,
                 run_id,
             ),
         )
+        if complete:
+            connection.execute(
+                "update quality.pipeline_runs set model_version = (select model_version from ml.model_versions "
+                "where in_force_since is not null order by in_force_since desc limit 1) where run_id = %s",
+                (run_id,),
+            )
+
+
+def _status_of(error: BaseException | None) -> str:
+    if error is None:
+        return "succeeded"
+    return "failed" if isinstance(error, Exception) else "interrupted"  # Ctrl-C and SIGTERM are no Exceptions
 
 
 def describe_error(error: BaseException) -> str:
     """One text for the tables of runs: our errors as they are, others with their type."""
     if isinstance(error, EnergyIoTError):
         return str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted (Ctrl-C)"
+    if isinstance(error, SystemExit):
+        return "interrupted (ended by the system or an operator)"
     return f"{type(error).__name__}: {error}".strip().removesuffix(":")
 
 
 def run_step(name: str, context: RunContext) -> StepRun:
-    """Run one step and record it in quality.step_runs; an error is recorded, then raised as it was."""
-    from psycopg.types.json import Jsonb
+    """Run one step and record it in quality.step_runs; an error is recorded, then raised as it was.
 
-    from energy_iot.storage.postgres import open_postgres
+    When a store goes away, the step is tried again: each does its work in transactions, so a half of it is none.
+    """
+    from energy_iot.logs import bind_step, failure
 
-    step = find_step(name)
-    started = time.monotonic()
-    with open_postgres(context.settings) as postgres:
-        with postgres.connect() as connection:
-            row = connection.execute(
-                "insert into quality.step_runs (run_id, step, status) values (%s, %s, 'running') returning id",
-                (context.run_id, name),
-            ).fetchone()
-        assert row is not None
-        finish = (
-            "update quality.step_runs set status = %s, ended_at = now() at time zone 'utc', rows_in = %s, "
-            "rows_out = %s, warnings = %s, details = %s, error = %s where id = %s"
-        )
+    step, row, started = find_step(name), _StepRow(context, name), time.monotonic()
+    with bind_step(name):
         try:
-            # looked up now: the step's libraries load when it runs, not for --help
-            report = cast("StepFunction", resolve_name(step.function))(context)
+            report = _run_with_retries(step, context, row)
         except BaseException as error:
-            with suppress(StorageError), postgres.connect() as connection:  # the store itself may be what failed
-                connection.execute(finish, ("failed", None, None, Jsonb([]), Jsonb({}), describe_error(error), row[0]))
+            with suppress(StorageError):  # the store itself may be what failed
+                row.end(_status_of(error), error=error)
+            log.error("step %s", _status_of(error), **failure(error, **_seconds_since(started)))
             raise
         status = "skipped" if report.skipped else "succeeded"
-        with postgres.connect() as connection:
+        row.end(status, report)
+        figures = {
+            "rows_in": report.rows_in,
+            "rows_out": report.rows_out,
+            "mode": report.details.get("mode"),
+            "warnings": list(report.warnings),
+        }
+        log.info(
+            "step %s%s", status, f": {report.skipped}" * bool(report.skipped), extra=_seconds_since(started) | figures
+        )
+    return StepRun(name, status, time.monotonic() - started, report)
+
+
+def _seconds_since(started: float) -> dict[str, Any]:
+    return {"seconds": round(time.monotonic() - started, 3)}
+
+
+def _run_with_retries(step: Step, context: RunContext, row: "_StepRow") -> StepReport:
+    from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
+
+    from energy_iot.storage.postgres import settings_for_role
+
+    def attempt() -> StepReport:
+        if context.lock:
+            context.lock.ensure_held()  # it went with the server, if that did
+        row.begin()
+        acting = replace(context, settings=settings_for_role(context.settings, step.role))
+        # looked up now: the step's libraries load when it runs, not for --help
+        return cast("StepFunction", resolve_name(step.function))(acting)
+
+    def tell(state: RetryCallState) -> None:
+        assert state.outcome is not None
+        assert state.next_action is not None
+        problem = str(cast("EnergyIoTError", state.outcome.exception()).problem).splitlines()[0]
+        pause = state.next_action.sleep
+        log.warning(
+            "%s: %s; trying again in %.0f s", step.name, problem, pause, extra={"attempt": state.attempt_number}
+        )
+
+    retrying = Retrying(
+        retry=retry_if_exception_type(StoreUnavailableError),
+        stop=stop_after_attempt(context.settings.store_attempts),
+        wait=wait_exponential(multiplier=context.settings.store_retry_seconds, max=60),
+        before_sleep=tell,
+        reraise=True,
+    )
+    try:
+        return retrying(attempt)
+    except StoreUnavailableError as error:
+        tried = f", tried {row.attempts} times" if row.attempts > 1 else ""
+        raise type(error)(f"{step.name}{tried}: {error.problem}", fix=error.fix) from error
+
+
+@dataclass
+class _StepRow:
+    """A step's row in quality.step_runs, over all its attempts."""
+
+    context: RunContext
+    step: str
+    attempts: int = 0
+    _id: int | None = None
+
+    def begin(self) -> None:
+        """Record that an attempt starts."""
+        from energy_iot.storage.postgres import open_postgres
+
+        self.attempts += 1
+        with open_postgres(self.context.settings) as postgres, postgres.connect() as connection:
+            if self._id is not None:
+                connection.execute(
+                    "update quality.step_runs set attempts = %s where id = %s", (self.attempts, self._id)
+                )
+                return
+            row = connection.execute(
+                "insert into quality.step_runs (run_id, step, status, attempts) values (%s, %s, 'running', %s) "
+                "returning id",
+                (self.context.run_id, self.step, self.attempts),
+            ).fetchone()
+        assert row is not None
+        self._id = row[0]
+
+    def end(self, status: str, report: StepReport | None = None, *, error: BaseException | None = None) -> None:
+        """Record how it ended."""
+        from psycopg.types.json import Jsonb
+
+        from energy_iot.storage.postgres import open_postgres
+
+        details = dict(report.details) | ({"skipped": report.skipped} if report.skipped else {}) if report else {}
+        with open_postgres(self.context.settings) as postgres, postgres.connect() as connection:
             connection.execute(
-                finish,
+                "update quality.step_runs set status = %s, ended_at = now() at time zone 'utc', rows_in = %s, "
+                "rows_out = %s, warnings = %s, details = %s, error = %s where id = %s",
                 (
                     status,
-                    report.rows_in,
-                    report.rows_out,
-                    Jsonb(list(report.warnings)),
-                    Jsonb(dict(report.details) | ({"skipped": report.skipped} if report.skipped else {})),
-                    None,
-                    row[0],
+                    report.rows_in if report else None,
+                    report.rows_out if report else None,
+                    Jsonb(list(report.warnings) if report else []),
+                    Jsonb(details),
+                    describe_error(error) if error else None,
+                    self._id,
                 ),
             )
-    return StepRun(name, status, time.monotonic() - started, report)
 
 
 def run_steps(
@@ -253,36 +417,84 @@ def run_steps(
     *,
     progress: Progress | None = None,
 ) -> RunSummary:
-    """Run the named steps in order as one recorded run.
+    """Run the named steps in order as one recorded run, alone on its database.
 
-    The whole pipeline stops early when ingestion found nothing new and the last complete run left exactly this state.
+    The whole pipeline stops early when nothing is new and the last complete run left exactly this state.
+
+    Raises:
+        HomeInUseError: Another run holds the database, and did not end within `options.wait_seconds`.
     """
-    from energy_iot.storage.postgres import open_postgres
-
     progress = progress or Progress()
-    whole = names == tuple(step.name for step in STEPS)
+    whole = names == ALL_STEPS
     started = time.monotonic()
     done: list[StepRun] = []
-    with open_postgres(settings) as postgres:  # held open: the steps inside share the server
-        run_id = start_run(settings, options)
-        context = RunContext(settings, run_id, options, progress)
-        try:
-            unchanged = False
-            for name in names:
-                if unchanged:
-                    finished = _record_up_to_date(name, context, postgres)
-                else:
+    with _recorded_run(settings, options, names, progress) as (context, postgres):
+        unchanged = False
+        for name in names:
+            if unchanged:
+                finished = _record_up_to_date(name, context, postgres)
+            else:
+                try:
                     with progress.step(name, find_step(name).description):
                         finished = run_step(name, context)
-                done.append(finished)
-                if whole and name == "ingest_data" and finished.report.skipped:
-                    unchanged = _is_up_to_date(context, postgres)
-        except BaseException as error:
-            with suppress(StorageError):
-                end_run(settings, run_id, error=error)
-            raise
-        end_run(settings, run_id, complete=whole)
-    return RunSummary(run_id, "succeeded", time.monotonic() - started, tuple(done))
+                except (KeyboardInterrupt, SystemExit):
+                    _tell_interrupted(progress, names, name)
+                    raise
+            done.append(finished)
+            if whole and name == "ingest_data" and finished.report.skipped:
+                unchanged = _is_up_to_date(context, postgres)
+        end_run(context.settings, context.run_id, complete=whole)
+    return RunSummary(context.run_id, "succeeded", time.monotonic() - started, tuple(done))
+
+
+@contextmanager
+def _recorded_run(
+    settings: Settings, options: RunOptions, names: tuple[str, ...], progress: Progress
+) -> Iterator[tuple[RunContext, "Postgres"]]:
+    """Hold the database's lock and a row in quality.pipeline_runs; an error is recorded, and raised as it was."""
+    from energy_iot.logs import bind_run, failure
+    from energy_iot.retention import remove_old_records
+    from energy_iot.storage.postgres import open_postgres, settings_for_role
+    from energy_iot.storage.run_lock import hold_run_lock
+
+    roles = {find_step(name).role for name in names}
+    # records of a run over several roles are kept by the user itself, who is in all of them
+    acting = settings_for_role(settings, roles.pop()) if len(roles) == 1 else settings
+    command = "run" if names == ALL_STEPS else ", ".join(names)
+    with (
+        open_postgres(acting) as postgres,  # held open: the steps inside share the server
+        hold_run_lock(postgres, run=command, wait_seconds=options.wait_seconds) as lock,
+    ):
+        with postgres.connect() as connection:
+            _close_dead_runs(connection)
+        run_id = start_run(acting, options)
+        with bind_run(run_id):
+            asked = {"options": json.loads(options.to_json()), "package_version": __version__}
+            log.info("run started: %s", command, extra=asked)
+            try:
+                yield RunContext(settings, run_id, options, progress, lock), postgres
+            except BaseException as error:
+                log.error("run %s", _status_of(error), **failure(error))
+                with suppress(StorageError):
+                    end_run(acting, run_id, error=error)
+                raise
+            log.info("run succeeded")
+            remove_old_records(acting)
+
+
+def _close_dead_runs(connection: "psycopg.Connection") -> None:
+    """Give runs that ended without a word their end: whoever holds the lock is alone, so none of them runs."""
+    for table in ("quality.pipeline_runs", "quality.step_runs"):
+        connection.execute(
+            f"update {table} set status = 'interrupted', ended_at = now() at time zone 'utc', "
+            "error = 'its process ended without a word (killed, or the machine went down)' where status = 'running'"
+        )
+
+
+def _tell_interrupted(progress: Progress, names: tuple[str, ...], at: str) -> None:
+    place = names.index(at)
+    progress.note(f"interrupted in {at}, which is as before it began; done: {', '.join(names[:place]) or 'nothing'}")
+    progress.note(f"left: {', '.join(names[place:])}")
 
 
 def _record_up_to_date(name: str, context: RunContext, postgres: "Postgres") -> StepRun:
@@ -300,6 +512,8 @@ def _is_up_to_date(context: RunContext, postgres: "Postgres") -> bool:
     """Whether the derived tables are what the last complete run left, and would come out the same again."""
     from energy_iot.reporting.status import clickhouse_rows
 
+    if context.options.full_refresh or context.options.rescore:
+        return False
     with postgres.connect() as connection:
         last = connection.execute(
             "select state_fingerprint, ended_at from quality.pipeline_runs where state_fingerprint is not null "
@@ -325,13 +539,16 @@ def state_fingerprint(settings: Settings, postgres: "Postgres") -> str:
     """SHA-256 over all that the derived tables follow from: loaded files, model, settings that matter, program, SQL."""
     with postgres.connect() as connection:
         loaded = connection.execute("select sha256 from raw_data.ingested_files order by sha256").fetchall()
-        model = connection.execute("select max(model_version) from ml.model_versions").fetchone()
+        model = connection.execute(
+            "select model_version from ml.model_versions where in_force_since is not null "
+            "order by in_force_since desc limit 1"
+        ).fetchone()
     code = [
         (str(path.relative_to(PROJECT_DIR)), hashlib.sha256(path.read_bytes()).hexdigest())
         for folder in ("dbt/models", "dbt/macros", "great_expectations/expectations")
         for path in sorted((PROJECT_DIR / folder).rglob("*"))
         if path.is_file()
     ]
-    relevant = settings.model_dump(mode="json", exclude={"home", "postgres_dsn", "clickhouse_url"})
+    relevant = settings.model_dump(mode="json", exclude=WITHOUT_EFFECT_ON_RESULTS)
     text = json.dumps([loaded, model, code, relevant, __version__], default=str)
     return hashlib.sha256(text.encode()).hexdigest()

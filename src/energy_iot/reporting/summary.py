@@ -1,14 +1,23 @@
 """Tables for the terminal: a run's steps, what the stores hold, the settings."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-STATUS_STYLES = {"succeeded": "green", "skipped": "dim", "failed": "bold red", "running": "yellow"}
+if TYPE_CHECKING:
+    from energy_iot.ingestion.reject_list import RejectList
+
+STATUS_STYLES = {
+    "succeeded": "green",
+    "skipped": "dim",
+    "failed": "bold red",
+    "running": "yellow",
+    "interrupted": "yellow",
+}
 
 
 def make_console() -> Console:
@@ -23,8 +32,8 @@ def steps_table(steps: Iterable[Mapping[str, Any]], *, title: str) -> Renderable
     """Steps as rows of `read_steps`, then their warnings in full."""
     steps = list(steps)
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
-    table.add_column("step")
-    table.add_column("status")
+    for heading in ("step", "status", "built"):
+        table.add_column(heading)
     for heading in ("rows in", "rows out", "seconds", "rows/s"):
         table.add_column(heading, justify="right")
     for step in steps:
@@ -33,6 +42,7 @@ def steps_table(steps: Iterable[Mapping[str, Any]], *, title: str) -> Renderable
         table.add_row(
             step["name"],
             Text(step["status"], style=STATUS_STYLES.get(step["status"], "")),
+            step["mode"] or "",
             _count(step["rows_in"]),
             _count(step["rows_out"]),
             "" if seconds is None else f"{seconds:.1f}",
@@ -44,7 +54,7 @@ def steps_table(steps: Iterable[Mapping[str, Any]], *, title: str) -> Renderable
 
 
 def rows_table(rows: Mapping[str, Any]) -> RenderableType:
-    """What the stores hold, as in `read_status`."""
+    """What the stores hold, as in `read_status`; counts that are not there are left out."""
     table = Table(title="What the stores hold", box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
     table.add_column("store")
     table.add_column("rows", justify="right")
@@ -56,7 +66,8 @@ def rows_table(rows: Mapping[str, Any]) -> RenderableType:
         "anomalies": "anomalies",
     }
     for key, label in labels.items():
-        table.add_row(f"PostgreSQL: {label}", _count(rows[key]))
+        if key in rows:
+            table.add_row(f"PostgreSQL: {label}", _count(rows[key]))
     for name, count in (rows["clickhouse"] or {}).items():
         table.add_row(f"ClickHouse: {name}", _count(count))
     if rows["clickhouse"] is None:
@@ -69,7 +80,8 @@ def runs_table(runs: Sequence[Mapping[str, Any]]) -> RenderableType:
     table = Table(title="Last runs", box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
     for heading in ("run", "started (UTC)", "status"):
         table.add_column(heading)
-    table.add_column("seconds", justify="right")
+    for heading in ("seconds", "program", "model"):
+        table.add_column(heading, justify="right")
     table.add_column("error", overflow="ellipsis", no_wrap=True, max_width=70)
     for run in runs:
         table.add_row(
@@ -77,9 +89,50 @@ def runs_table(runs: Sequence[Mapping[str, Any]]) -> RenderableType:
             run["started"],
             Text(run["status"], style=STATUS_STYLES.get(run["status"], "")),
             "" if run["seconds"] is None else f"{run['seconds']:.1f}",
+            run["package_version"],
+            "" if run["model_version"] is None else f"v{run['model_version']}",
             Text((run["error"] or "").splitlines()[0] if run["error"] else ""),
         )
     return table
+
+
+def rejects_tables(found: "RejectList") -> RenderableType:
+    """Rejects by file and reason, then the first lines; their texts cannot steer a terminal."""
+    from energy_iot.ingestion.readers.batch import printable
+
+    if not found.files:
+        return Text("no rejected lines")
+    files = Table(title="Rejected lines by file", box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    for heading in ("file", "SHA-256", "loaded (UTC)", "by run"):
+        files.add_column(heading)
+    for heading in ("open", "resolved"):
+        files.add_column(heading, justify="right")
+    files.add_column("most common reasons", overflow="fold")
+    for file in found.files:
+        files.add_row(
+            Text(file.file),
+            file.sha256[:8],
+            f"{file.loaded_at:%Y-%m-%d %H:%M}",
+            file.run_id,
+            _count(file.open),
+            _count(file.resolved),
+            Text("\n".join(f"{reason.count:,} x {printable(reason.reason)}" for reason in file.reasons)),
+        )
+    lines = Table(title="The first of them", box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    lines.add_column("id", justify="right")
+    lines.add_column("file")
+    lines.add_column("line", justify="right")
+    for heading in ("reason", "text"):
+        lines.add_column(heading, overflow="ellipsis", max_width=60)
+    for line in found.lines:
+        lines.add_row(
+            str(line.reject_id),
+            Text(line.file),
+            str(line.line_number),
+            Text(printable(line.reason if line.resolved_by is None else f"resolved by {line.resolved_by}")),
+            Text(printable(line.raw_text.strip())),
+        )
+    return Group(files, lines) if found.lines else files
 
 
 def _count(value: int | None) -> str:
