@@ -137,8 +137,8 @@ ge-docs: $(STAMP)  ## Build the Data Docs and say where they are
 ##@ Development
 
 .PHONY: test-heavy
-test-heavy: $(STAMP)  ## Pass the heavy tests only (browser, minutes)
-	@$(BIN)/python -m pytest -m heavy
+test-heavy: $(STAMP)  ## Pass the heavy tests only (browser, kills, thousands of files; a quarter of an hour)
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m heavy
 
 .PHONY: test-all
 test-all: test test-heavy  ## Pass all tests

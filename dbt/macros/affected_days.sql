@@ -90,9 +90,9 @@
 
 
 {#  The relation, or in an incremental build those of its rows that lie on one of the `days`; `day` is SQL of a row's
-    day, written as in the relation's index. To be used without an alias: what dbt puts in place of a relation for `--empty`
-    has one. Days are looked up one by one: OFFSET 0 keeps the planner from joining in any
-    other way, so that statistics of yesterday cannot lead it to read the whole history. #}
+    day, written as in the relation's index. Days are looked up one by one: OFFSET 0 keeps the planner from joining in
+    any other way, so that statistics of yesterday cannot lead it to read the whole history. To be used without an
+    alias: what dbt puts in place of a relation for `--empty` has one. #}
 {% macro rows_of_days(relation, day, days) -%}
     {% if not builds_changes_only() %}
         {{ relation }}

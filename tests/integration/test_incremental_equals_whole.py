@@ -4,7 +4,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import HealthCheck, example, given
+from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
@@ -38,27 +38,19 @@ def check(server: dict[str, str], feed: Feed) -> None:
         assert differences(incremental, derived_tables(at_once), leave_out=scores) == {}
 
 
-given_a_feed = given(
+def test_late_corrected_and_repeated_readings(postgres_server: dict[str, str]) -> None:
+    check(postgres_server, random_feed(1, meters=12, days=75, files=3))
+
+
+@pytest.mark.heavy
+@hypothesis_settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture], print_blob=True)
+@given(
     seed=st.integers(0, 10**6),
     meters=st.integers(1, 12),
     days=st.sampled_from([1, 5, 16, 40, 75]),
     files=st.integers(2, 4),
 )
-
-
-@hypothesis_settings(max_examples=2, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given_a_feed
-@example(seed=1, meters=12, days=75, files=3)
 def test_any_split_order_and_correction(
-    postgres_server: dict[str, str], seed: int, meters: int, days: int, files: int
-) -> None:
-    check(postgres_server, random_feed(seed, meters=meters, days=days, files=files))
-
-
-@pytest.mark.heavy
-@hypothesis_settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture], print_blob=True)
-@given_a_feed
-def test_any_split_order_and_correction_more(
     postgres_server: dict[str, str], seed: int, meters: int, days: int, files: int
 ) -> None:
     check(postgres_server, random_feed(seed, meters=meters, days=days, files=files))

@@ -303,7 +303,7 @@ def test_incremental_equals_whole(opened: Warehouse) -> None:
 
 
 @pytest.mark.heavy
-@hypothesis_settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture], print_blob=True)
+@hypothesis_settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture], print_blob=True)
 @given(seed=st.integers(0, 10**6), days=st.sampled_from([15, 40, 90]), loads=st.integers(2, 5))
 def test_incremental_equals_whole_on_any_loads(opened: Warehouse, seed: int, days: int, loads: int) -> None:
     check(opened, random_changes(seed, days=days, loads=loads))
@@ -429,6 +429,7 @@ def test_models_left_behind_by_a_killed_build_catch_up(warehouse: Warehouse) -> 
     assert (written["int_readings_hourly"], written["int_readings_daily"]) == (2 * 24, 3)
 
 
+@pytest.mark.heavy
 def test_a_layer_follows_no_change_before_the_layer_it_reads(warehouse: Warehouse) -> None:
     warehouse.load(regular_days(30, 31, 5, range(1)))
     warehouse.build("intermediate")  # too early: staging does not have the day
@@ -443,6 +444,7 @@ def test_a_layer_follows_no_change_before_the_layer_it_reads(warehouse: Warehous
     assert warehouse.compare() == {}
 
 
+@pytest.mark.heavy
 def test_what_else_a_layer_follows_from_builds_it_whole(warehouse: Warehouse) -> None:
     warehouse.settings = warehouse.settings.model_copy(update={"history_days": 21})
     assert warehouse.build("staging").skipped

@@ -248,7 +248,7 @@ def test_any_changes_give_what_a_full_refresh_gives(
 
 
 @pytest.mark.heavy
-@hypothesis_settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], print_blob=True)
+@hypothesis_settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture], print_blob=True)
 @given(steps=histories)
 def test_any_changes_give_what_a_full_refresh_gives_more(
     postgres: Postgres, settings: Settings, steps: list[list[Any]]

@@ -21,7 +21,7 @@ from energy_iot.storage.postgres import Postgres
 from tests.unit.ingestion.mutations import Mutant, make_mutant
 
 FILES = 40
-HEAVY_FILES = 500
+HEAVY_FILES = 250
 RAW_TABLES = ("ingested_files", "meter_readings", "rejected_readings")
 
 

@@ -66,7 +66,7 @@ def test_the_fingerprint_follows_what_matters(settings: Settings, postgres: Post
     assert loaded != before
     with postgres.connect() as connection:
         connection.execute(
-            "insert into ml.model_versions values (1, 'f', 'h', now() at time zone 'utc', 1, 0.6, '{}'::jsonb)"
+            "insert into ml.model_versions values (1, 'f', 'h', now(), 1, 0.6, '{}'::jsonb, now())"  # in force
         )
     assert state_fingerprint(settings, postgres) not in {before, loaded}
 
@@ -96,11 +96,11 @@ def test_a_step_whose_server_process_is_ended_is_tried_again(
 
     def end_reader() -> None:
         """Hold the step up at the table it reads, and end its server process there."""
-        with postgres.connect() as connection:
+        with postgres.connect() as connection, postgres.connect(autocommit=True) as observer:
             connection.execute("lock table raw_data.meter_readings in access exclusive mode")
             locked.set()
             for _ in range(600):
-                row = connection.execute(
+                row = observer.execute(
                     "select pg_terminate_backend(pid) from pg_stat_activity "
                     "where wait_event_type = 'Lock' and datname = current_database()"
                 ).fetchone()

@@ -18,7 +18,8 @@ from energy_iot.reporting.progress import Advance, Progress
 from energy_iot.retention import remove_old_records
 from energy_iot.settings import Settings
 from energy_iot.storage.changes import latest_change, read_state, write_state
-from energy_iot.storage.postgres import LOADER, TRANSFORMER, Postgres, settings_for_role
+from energy_iot.storage.postgres import Postgres, settings_for_role
+from energy_iot.storage.role_names import LOADER, TRANSFORMER
 from energy_iot.storage.roles import initialise_database
 from tests.quality_fleet import LATEST, change_days, examples_of, failed_rules, follow, make_fleet, plant
 

@@ -191,7 +191,7 @@ CHANGES = st.lists(
 )
 
 
-@pytest.mark.parametrize("interface", ["embedded", "front"])
+@pytest.mark.parametrize("interface", ["embedded", pytest.param("front", marks=pytest.mark.heavy)])
 def test_incremental_equals_the_marts(context: RunContext, marts: Marts, interface: str) -> None:
     """Any days of any meters in any order: new, late, corrected, taken out."""
 

@@ -22,7 +22,7 @@ from energy_iot.settings import Settings
 from .mutations import Mutant, make_mutant
 
 BATCHES, FILES_A_BATCH = 6, 500
-HEAVY_BATCHES, HEAVY_FILES_A_BATCH = 10, 2_000
+HEAVY_BATCHES, HEAVY_FILES_A_BATCH = 5, 2_000
 NOW = datetime(2030, 1, 1)
 ZONES = ("UTC", "Africa/Cairo", "Africa/Lagos")
 MOST_SECONDS = 20  # on a busy machine; it takes milliseconds
