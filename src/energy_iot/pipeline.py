@@ -454,6 +454,7 @@ def _recorded_run(
     """Hold the database's lock and a row in quality.pipeline_runs; an error is recorded, and raised as it was."""
     from energy_iot.logs import bind_run, failure
     from energy_iot.retention import remove_old_records
+    from energy_iot.storage.changes import latest_change
     from energy_iot.storage.postgres import open_postgres, settings_for_role
     from energy_iot.storage.run_lock import hold_run_lock
 
@@ -467,6 +468,8 @@ def _recorded_run(
     ):
         with postgres.connect() as connection:
             _close_dead_runs(connection)
+            if names == ALL_STEPS and not options.files and not latest_change(connection):
+                raise UsageError("nothing was loaded here yet, so nothing is left to do", fix="energy-iot run FILE...")
         run_id = start_run(acting, options)
         with bind_run(run_id):
             asked = {"options": json.loads(options.to_json()), "package_version": __version__}
