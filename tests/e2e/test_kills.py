@@ -105,7 +105,7 @@ def test_killed_at_random_moments(tmp_path: Path, record_property: Callable[[str
         (target, step, 2 + number)
         for number, (target, step) in enumerate(product(["postgres", "postgres", "pipeline"], ALL_STEPS))
     ]
-    feed = random_feed(SEED, meters=12, days=60, files=HISTORY_PARTS + schedule[-1][2] - 1, intervals_minutes=(30,))
+    feed = random_feed(SEED, meters=12, days=90, files=HISTORY_PARTS + schedule[-1][2] - 1, intervals_minutes=(30,))
     history = tuple(chain.from_iterable(feed.files[:HISTORY_PARTS]))
     files = replace(feed, files=(history, *feed.files[HISTORY_PARTS:])).write(tmp_path / "feed")
     home, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
