@@ -160,6 +160,10 @@ format: $(STAMP)  ## Format Python and SQL
 bench: $(STAMP)  ## Measure speed, both sides in one run (BENCH="FILE" to use a file of yours)
 	@$(BIN)/python -m benchmarks.run $(BENCH)
 
+.PHONY: evaluate
+evaluate: $(STAMP)  ## Judge the inspection list on fresh fleets whose truth is known, and write docs/evaluation.md
+	@$(RUN) evaluate
+
 .PHONY: clean
 clean:  ## Remove caches and generated demo files; keeps .venv and your state
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis data/demo dbt/target dbt/logs

@@ -27,6 +27,19 @@ create table marts.mart_anomaly_scores (
     model_version integer, scored_at timestamp
 );
 create index on marts.mart_anomaly_scores (meter_id, (cast(reading_timestamp as date)));
+create table marts.mart_losses (
+    node_id text, node_type text, parent_id text, month_start date, energy_in_kwh double precision,
+    energy_metered_kwh double precision, technical_loss_kwh double precision, unexplained_kwh double precision,
+    unexplained_share double precision, unexplained_value double precision, currency text,
+    completeness double precision, meter_count bigint
+);
+create index on marts.mart_losses (month_start, node_id);
+create table marts.mart_inspection_list (
+    meter_id text, suspicion_rank bigint, suspicion_score double precision, confidence double precision, reasons text,
+    suspected_since date, lost_kwh double precision, lost_value double precision, currency text, transformer_id text,
+    transformer_unexplained_share double precision, customer_class text, last_inspected_on date,
+    last_found_theft boolean, suppressed_cause text, as_of_date date, model_version integer, ranked_at timestamp
+);
 create table intermediate.int_readings_daily (meter_id text, reading_date date);
 create unique index on intermediate.int_readings_daily (meter_id, reading_date);
 create sequence reading_ids;
@@ -62,10 +75,28 @@ and period_start >= date_trunc('month', day) - interval '6 days'
 and period_start < date_trunc('month', day) + interval '2 months';
 """
 
+# the months of `changed`, and those from `affects_from` on, are made anew
+CHANGE_LOSSES: Final = """
+insert into raw_data.changed_node_days (change_id, node_id, reading_date) select {change_id}, 'n', day from changed;
+create temporary table other_months on commit drop as
+select distinct date_trunc('month', day)::date as month_start from changed
+union
+select month::date
+from generate_series(date_trunc('month', {affects_from}::date), date '2024-12-01', interval '1 month') as month;
+delete from marts.mart_losses where month_start in (select month_start from other_months);
+insert into marts.mart_losses
+select
+    node, case when node = 'f' then 'feeder' else 'transformer' end, nullif('f', node), month_start, 100 * random(), 80,
+    5, random() - 0.5, case when random() < 0.5 then random() end, case when node = 'f' then random() end,
+    case when node = 'f' then 'XOF' end, random(), 40
+from other_months, unnest(array['f', 't1', 't "2" é']) as node
+where {nodes} > 0;
+"""
+
 
 @dataclass(frozen=True)
 class Marts:
-    """The two marts, empty at first.
+    """The marts, empty at first.
 
     Attributes:
         postgres: Their database.
@@ -84,8 +115,9 @@ class Marts:
         """Forget everything, also what was published."""
         with self.postgres.connect() as connection:
             connection.execute(
-                "truncate marts.mart_consumption_metrics, marts.mart_anomaly_scores, intermediate.int_readings_daily, "
-                "raw_data.changes, raw_data.changed_days, quality.derived_states"
+                "truncate marts.mart_consumption_metrics, marts.mart_anomaly_scores, marts.mart_losses, "
+                "intermediate.int_readings_daily, raw_data.changes, raw_data.changed_days, raw_data.changed_node_days, "
+                "quality.derived_states"
             )
 
     def change(self, days: Iterable[tuple[str, date]], *, readings: int = 4, fingerprint: str = "made so") -> int:
@@ -102,6 +134,28 @@ class Marts:
                 write_state(connection, DerivedState(table.mart_state_name, change_id, fingerprint))
         return change_id
 
+    def change_losses(self, days: Iterable[date], *, affects_from: date | None = None, nodes: int = 3) -> int:
+        """Make losses of the days' months anew, and of all from `affects_from` to the end of 2024; 0 nodes: none."""
+        with self.postgres.connect() as connection:
+            change_id = record_change(
+                connection,
+                "load",
+                file_id=1,
+                file_name="n",
+                sha256="b",
+                run_id=None,
+                content="network_nodes" if affects_from else "network_readings",
+                affects_from=affects_from,
+            )
+            connection.execute("create temporary table changed (day date) on commit drop")
+            with connection.cursor() as cursor:
+                cursor.executemany("insert into changed values (%s)", [(one,) for one in days])
+            first = f"'{affects_from}'" if affects_from else "null"
+            connection.execute(CHANGE_LOSSES.format(change_id=change_id, affects_from=first, nodes=nodes).encode())
+            for table in TABLES:
+                write_state(connection, DerivedState(table.mart_state_name, change_id, "made so"))
+        return change_id
+
     def rows(self, columns: Sequence[str], mart: str) -> list[str]:
         """The rows of a mart as texts, sorted."""
         with self.postgres.connect() as connection:
@@ -114,7 +168,7 @@ def published_rows(client: Client, columns: Sequence[str], name: str) -> list[st
 
 
 def assert_published(marts: Marts, client: Client, time_zone: str = "UTC") -> None:
-    """ClickHouse holds the marts row by row, in two tables and no others."""
+    """ClickHouse holds the marts row by row, and no other tables."""
     for table in TABLES:
         assert published_rows(client, tuple(table.columns), table.name) == marts.rows(tuple(table.columns), table.mart)
     assert {row[0] for row in client.query("show tables").result_rows} == {table.name for table in TABLES}

@@ -7,7 +7,7 @@ from energy_iot.storage.clickhouse import open_clickhouse
 from energy_iot.storage.postgres import open_postgres
 
 DERIVED_SCHEMAS = ("staging", "intermediate", "ml", "marts")
-RUN_TIMESTAMPS = {"scored_at"}
+RUN_TIMESTAMPS = {"scored_at", "ranked_at"}
 NOT_DERIVED = {"ml.model_versions"}  # made by trainings, and what the scores are derived with
 
 

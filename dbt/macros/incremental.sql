@@ -45,11 +45,11 @@
 {% endmacro %}
 
 
-{#  Hash of all but readings that the model follows from, as `energy-iot` passes it for the model's layer. Empty for dbt
+{#  Hash of all but readings that the model follows from, as `energy-iot` passes it for each. Empty for dbt
     started by hand, and for tables left empty: those fit nothing. No var: dbt reads the whole project anew, for two
     seconds, when one changes, and this one does with each model that comes into force. #}
 {% macro build_fingerprint() -%}
-    {{ return('' if flags.EMPTY else fromjson(env_var('DBT_BUILD_FINGERPRINTS', '{}')).get(config.get('schema'), '')) }}
+    {{ return('' if flags.EMPTY else fromjson(env_var('DBT_BUILD_FINGERPRINTS', '{}')).get(model.name, '')) }}
 {%- endmacro %}
 
 
@@ -68,6 +68,8 @@
             {%- do inputs.append(node.split('.') | last) -%}
         {%- elif node == 'source.energy_iot.ml.reading_scores' -%}
             {%- do inputs.append('ml_score') -%}
+        {%- elif node == 'source.energy_iot.ml.meter_suspicions' -%}
+            {%- do inputs.append('ml_meter_suspicions') -%}
         {%- endif -%}
     {%- endfor -%}
     create temporary table noted_change on commit drop as

@@ -53,6 +53,8 @@ config_app = typer.Typer(help="The settings in force.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 rejects_app = typer.Typer(help="Lines that could not become readings.", no_args_is_help=True)
 app.add_typer(rejects_app, name="rejects")
+inspections_app = typer.Typer(help="What inspections of meters found.", no_args_is_help=True)
+app.add_typer(inspections_app, name="inspections")
 serve_app = typer.Typer(help="What other programs connect to.", no_args_is_help=True)
 app.add_typer(serve_app, name="serve")
 
@@ -102,7 +104,7 @@ class Invocation:
         return make_progress(quiet=self.quiet)
 
 
-FILES_HELP = "Readings: .csv, .txt, .gz, .zip, .parquet, or a folder of such files."
+FILES_HELP = "Readings, registry, network: .csv, .txt, .gz, .zip, .parquet, or a folder of such files."
 Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help=FILES_HELP, show_default=False)]
 Source = Annotated[
     str | None,
@@ -182,7 +184,15 @@ def run(
 @app.command("check-source")
 def check_source(context: typer.Context, files: Files, source: Source = None) -> None:
     """Recognise files; write nothing."""
-    _run_and_print(context, ("check_source",), files=tuple(files), source=source)
+    from energy_iot.pipeline import RunOptions
+
+    invocation: Invocation = context.obj
+    options = RunOptions(files=tuple(files), source=source)
+    summary = _run_steps(invocation, invocation.settings(), ("check_source",), options)
+    if not invocation.quiet:
+        _print_steps(summary)
+        for file in summary.steps[0].report.details["files"]:
+            typer.echo(f"{file['file']}: {file['source']}, {file['status']}")
 
 
 @app.command()
@@ -354,6 +364,161 @@ def rejects_retry(
     _run_with_report(context.obj, options, ("retry_rejects", *REBUILD_STEPS))
 
 
+# --- theft ----------------------------------------------------------------------------------------------------------
+
+
+class RankFormat(StrEnum):
+    """How the inspection list is printed."""
+
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
+
+
+@app.command()
+def rank(
+    context: typer.Context,
+    top: Annotated[int, typer.Option("--top", metavar="K", min=1, help="How many meters.")] = 20,
+    form: Annotated[RankFormat, typer.Option("--format", help="csv starts with meter_id,score.")] = RankFormat.TABLE,
+) -> None:
+    """Show the inspection list.
+
+    The most suspicious meters first, with reasons and an estimate of what is lost.
+
+    Example: energy-iot rank --top 100 --format csv > crews.csv
+    """
+    from energy_iot.ml.rank import read_ranking, to_csv, to_json, to_table
+    from energy_iot.storage.postgres import open_postgres
+
+    with open_postgres(context.obj.settings()) as postgres:
+        suspects = read_ranking(postgres)
+    if form is RankFormat.CSV:
+        typer.echo(to_csv(suspects[:top]), nl=False)
+    elif form is RankFormat.JSON:
+        typer.echo(to_json(suspects[:top]))
+    else:
+        from energy_iot.reporting.summary import make_console
+
+        make_console().print(to_table(suspects[:top], total=len(suspects)))
+
+
+@app.command()
+def explain(
+    context: typer.Context,
+    meter_id: Annotated[str, typer.Argument(metavar="METER_ID", help="A meter on the inspection list.")],
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Where to write the page; else the reports folder.")
+    ] = None,
+) -> None:
+    """Show why a meter is on the list.
+
+    Against its own past, its peers and the unexplained energy of its transformer: as text, and as a page with pictures.
+
+    Example: energy-iot explain M000123 --html m000123.html
+    """
+    from energy_iot.ml.explain import read_explanation, to_text
+    from energy_iot.reporting.explain_page import write_explanation
+    from energy_iot.storage.postgres import open_postgres
+
+    settings = context.obj.settings()
+    with open_postgres(settings) as postgres:
+        explanation = read_explanation(postgres, meter_id)
+    typer.echo(to_text(explanation))
+    typer.echo(f"\nPage: {write_explanation(settings, explanation, html)}")
+
+
+@inspections_app.command("import")
+def inspections_import(
+    context: typer.Context,
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="meter_id,inspected_on,found_theft,kind,recovered_kwh; CSV, zip ...")
+    ],
+    wait: Wait = 0,
+) -> None:
+    """Load outcomes, and rank the meters anew.
+
+    The list then shows them. Once there are enough, a ranking is learned from them, and used if it proves better than
+    the one without. Of several outcomes for a meter and day, the latest loaded counts.
+
+    Example: energy-iot inspections import outcomes.csv
+    """
+    from energy_iot.ml.inspections import refuse_other_content
+    from energy_iot.pipeline import ALL_STEPS, RunOptions
+
+    refuse_other_content(file)
+    _run_with_report(context.obj, RunOptions(files=(file,), wait_seconds=wait), ALL_STEPS)
+
+
+@inspections_app.command("list")
+def inspections_list(
+    context: typer.Context,
+    meter: Annotated[str | None, typer.Option("--meter", metavar="ID", help="Of one meter.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many to show, the newest first.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Show outcomes, newest first."""
+    from dataclasses import asdict
+
+    from energy_iot.ml.inspections import describe_inspections, read_inspections
+    from energy_iot.storage.postgres import open_postgres
+
+    with open_postgres(context.obj.settings()) as postgres, postgres.connect() as connection:
+        found = read_inspections(connection, meter_id=meter)
+    if as_json:
+        _echo_json([asdict(one) for one in found[:limit]])
+        return
+    from energy_iot.reporting.summary import inspections_table, make_console
+
+    make_console().print(inspections_table(found[:limit], title=describe_inspections(found)))
+
+
+@app.command()
+def evaluate(
+    context: typer.Context,
+    fleets: Annotated[int, typer.Option(min=1, help="How many, if no seeds are given.")] = 5,
+    meters: Annotated[int, typer.Option(min=50, help="Meters of each fleet.")] = 600,
+    days: Annotated[int, typer.Option(min=60, help="Days of readings.")] = 120,
+    interval: Annotated[int, typer.Option(metavar="MINUTES", help="Between two readings.")] = 30,
+    seeds: Annotated[str, typer.Option(metavar="SEEDS", help="Which fleets, as 101-105,110; else fresh ones.")] = "",
+    development: Annotated[
+        bool, typer.Option("--development", help="On development fleets (seeds 1-9), without held-out kinds.")
+    ] = False,
+    repeat: Annotated[
+        bool, typer.Option("--repeat", help="Take seeds that another version was judged on, and say so.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE.md", help="Where to write [docs/evaluation.md; nothing of development]."),
+    ] = None,
+) -> None:
+    """Judge the list on fleets whose truth is known.
+
+    Generates each fleet, runs the whole pipeline on it, and compares its list and simpler rankings with the truth.
+    Needs a checkout of the project. Five fleets of 600 meters take some minutes each.
+
+    Example: energy-iot evaluate --development --fleets 1 --meters 200
+    """
+    from energy_iot.ml.evaluate import evaluate as evaluate_detector
+    from energy_iot.ml.evaluation.protocol import Purpose, parse_seeds
+    from energy_iot.reporting.summary import evaluation_table, make_console
+
+    done = evaluate_detector(
+        Purpose.DEVELOPMENT if development else Purpose.EVALUATION,
+        seeds=parse_seeds(seeds),
+        fleets=fleets,
+        meters=meters,
+        days=days,
+        interval_minutes=interval,
+        repeat=repeat,
+        page=out,
+        command=" ".join(["energy-iot", *sys.argv[1:]]),
+        progress=context.obj.progress(),
+    )
+    make_console().print(evaluation_table(done.summary.rankings))
+    if done.page:
+        typer.echo(done.page)
+
+
 # --- servers --------------------------------------------------------------------------------------------------------
 
 
@@ -413,19 +578,45 @@ def generate(
     meters: Annotated[int, typer.Option(min=1, help="Number of meters.")] = 50,
     days: Annotated[int, typer.Option(min=1, help="Days of half-hourly readings.")] = 90,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same files.")] = 1,
+    theft_share: Annotated[float, typer.Option(metavar="SHARE", help="Share of meters that are tampered with.")] = 0.08,
+    theft_kinds: Annotated[
+        str,
+        typer.Option(
+            metavar="KINDS",
+            help="all, or some, with commas between: constant_under_registration, bypass_period, "
+            "random_under_registration, average_substitution, peak_hiding, day_reversal, slow_decline, direct_tap.",
+        ),
+    ] = "all",
+    taps_share: Annotated[float, typer.Option(metavar="SHARE", help="Share of transformers with direct taps.")] = 0.05,
+    theft_before_start: Annotated[
+        float, typer.Option(metavar="SHARE", help="Share of thefts that are older than the readings.")
+    ] = 0.0,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write to.")] = Path("data/generated"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
 ) -> None:
-    """Generate readings of a fleet.
+    """Generate readings of a fleet, its network and its thieves.
 
-    With weather, load shedding, missing reads and known anomalies.
+    With weather, load shedding, missing and late reads, vacancies, new meters, known anomalies and known thefts. What
+    is true goes to truth.csv and anomalies.csv, which the pipeline never reads.
 
     Example: energy-iot generate --meters 200 --days 120 --seed 7 --out data/fleet
     """
     from energy_iot.simulation.fleet import generate as generate_fleet
+    from energy_iot.simulation.theft import parse_theft_kinds
 
     invocation: Invocation = context.obj
-    made = generate_fleet(out, meters=meters, days=days, seed=seed, progress=invocation.progress(), overwrite=overwrite)
+    made = generate_fleet(
+        out,
+        meters=meters,
+        days=days,
+        seed=seed,
+        theft_share=theft_share,
+        theft_kinds=parse_theft_kinds(theft_kinds),
+        taps_share=taps_share,
+        theft_before_start_share=theft_before_start,
+        progress=invocation.progress(),
+        overwrite=overwrite,
+    )
     typer.echo(made.readings)
 
 

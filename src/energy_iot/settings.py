@@ -91,6 +91,14 @@ class Settings(BaseSettings):
     # --- features ---------------------------------------------------------------------------------------------
     history_days: int = Field(56, ge=7, le=366, description="How far back a meter's own hour-of-week history reaches.")
 
+    power_factor: float = Field(
+        1.0, gt=0, le=1, description="Mean power factor of the network's load, for its losses; often 0.85-0.95."
+    )
+
+    suspicion_look_back_days: int = Field(
+        120, ge=56, le=732, description="How far back a meter's weeks are compared for the inspection list."
+    )
+
     # --- data quality -----------------------------------------------------------------------------------------
     max_consumption_kwh: float = Field(
         100, gt=0, description="The most one interval can plausibly hold, kWh (the seeds' limit)."
@@ -120,6 +128,12 @@ class Settings(BaseSettings):
     expected_anomaly_share: Annotated[tuple[float, float], NoDecode] = Field(
         (0.005, 0.02), description="A share of anomalous readings outside these bounds is a warning."
     )
+
+    # --- inspections ------------------------------------------------------------------------------------------
+    min_inspections: int = Field(
+        200, ge=50, description="A ranking is learned from outcomes of at least so many inspected meters,"
+    )
+    min_inspected_thefts: int = Field(30, ge=10, description="of which so many must steal, and as many must not.")
 
     @field_validator("expected_anomaly_share", mode="before")
     @classmethod

@@ -9,7 +9,7 @@ import yaml
 
 from energy_iot.settings import Settings
 from energy_iot.storage.postgres import Postgres
-from energy_iot.transformation.dbt import run_dbt
+from energy_iot.transformation.dbt import model_variables, run_dbt
 
 DBT_DIR = Path(__file__).resolve().parents[2] / "dbt"
 MODEL_FILES = {path.stem: path for path in sorted((DBT_DIR / "models").rglob("*.sql"))}
@@ -83,6 +83,12 @@ def test_each_macro_is_described_with_its_arguments() -> None:
     assert len(defined) >= 10
     described = {name: [argument["name"] for argument in macro.get("arguments", [])] for name, macro in MACROS.items()}
     assert described == defined
+
+
+def test_each_variable_is_a_setting_and_dbt_by_hand_has_its_default() -> None:
+    variables = parsed(DBT_DIR / "dbt_project.yml")["vars"]
+    assert len(variables) >= 3
+    assert variables == model_variables(Settings())
 
 
 def test_tables_have_the_described_columns(settings: Settings, postgres: Postgres) -> None:

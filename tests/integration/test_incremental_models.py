@@ -228,6 +228,15 @@ class Warehouse:
             features = read_state(connection, "int_consumption_features")
             assert features is not None
             write_state(connection, DerivedState("ml_score", features.change_id, f"model {version}"))
+            connection.execute("truncate ml.meter_suspicions")
+            connection.execute(
+                "insert into ml.meter_suspicions (meter_id, as_of_date, suspicion_score, confidence, suspected_since, "
+                "lost_kwh, forest_rank, model_version, ranked_at) select meter_id, as_of_date, "
+                "abs(coalesce(hourly_change_recent, 0)) / 10, 0.5, drop_date, mean_kwh, 0, %s, timestamp '2024-01-01' "
+                "from intermediate.int_meter_features",
+                (version,),
+            )
+            write_state(connection, DerivedState("ml_meter_suspicions", features.change_id, f"model {version}"))
 
     def tables(self) -> list[str]:
         with self.postgres.connect() as connection:
@@ -394,14 +403,25 @@ def test_a_day_more_reads_a_day_and_what_lies_behind_it(warehouse: Warehouse) ->
         "int_reading_gaps": 0,
         "int_hour_of_week_history": hours,
         "int_consumption_features": day,
+        "int_energy_balance": 0,
+        "int_meter_days": METERS,
+        "int_registered_meters": 0,
+        "int_meter_levels": METERS * (DAYS + 1),  # the whole of the look-back
+        "int_meter_features": METERS,
     }
     rows = {name: model["rows"] for name, model in reports["marts"].details["models"].items()}
-    assert rows == {"mart_anomaly_scores": day, "mart_consumption_metrics": 3 * METERS}
+    assert rows == {
+        "mart_anomaly_scores": day,
+        "mart_consumption_metrics": 3 * METERS,
+        "mart_losses": 0,
+        "mart_inspection_list": METERS,
+    }
 
     most = {
         "raw_data.meter_readings": 6 * day,  # twice, to be counted and to be staged; blocks of a day hold others too
         "staging.stg_meter_readings": 5 * day,  # by the hour; for gaps and for features each with the day before
-        "intermediate.int_readings_hourly": 4 * hours,  # by the day; with the same weekday of two weeks for history
+        # by the day, twice; with the same weekday of two weeks for history
+        "intermediate.int_readings_hourly": 5 * hours,
         "intermediate.int_hour_of_week_history": hours,
         "intermediate.int_consumption_features": day,
         "ml.reading_scores": day,

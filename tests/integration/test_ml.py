@@ -21,9 +21,9 @@ from psycopg.types.json import Jsonb
 
 from energy_iot.errors import ModelError
 from energy_iot.ml import model_store, scoring
-from energy_iot.ml.evaluate import KAGGLE_CAVEAT, evaluate_labels
 from energy_iot.ml.feature_days import make_habits, rebuild_feature_days
 from energy_iot.ml.features import FEATURES, build_matrix
+from energy_iot.ml.label_agreement import KAGGLE_CAVEAT, evaluate_labels
 from energy_iot.ml.model_store import load_model
 from energy_iot.ml.score_anomalies import score
 from energy_iot.ml.train_anomaly_model import scores, train

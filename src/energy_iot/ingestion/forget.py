@@ -1,14 +1,17 @@
-"""The step forget: a file's readings and rejects out of raw_data again, as if it had never been loaded."""
+"""The step forget: what a file brought, and its rejects, out of raw_data again, as if it had never been loaded."""
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import psycopg
 
 from energy_iot.errors import UsageError
 from energy_iot.ingestion.loaded_files import LoadedFile, files_of_run, find_one_file, retries_of
 from energy_iot.ingestion.raw_tables import READINGS_TABLE, REJECTS_TABLE, explain_refused
+from energy_iot.ingestion.registry import first_day_of, record_node_days
+from energy_iot.ingestion.registry_format import FORMATS, NETWORK_READINGS
 from energy_iot.pipeline import RunContext, StepReport
-from energy_iot.storage.changes import CHANGED_DAYS_TABLE, record_change
+from energy_iot.storage.changes import CHANGED_DAYS_TABLE, READINGS, record_change
 from energy_iot.storage.postgres import open_postgres
 
 
@@ -21,8 +24,10 @@ class ForgottenFile:
         sha256: Its content.
         readings: Readings taken out.
         rejects: Rejects taken out.
-        days: Days of meters that its readings lay in.
+        days: Days of meters, or of network nodes, that its readings lay in.
         reopened: Rejects of other files that this file had resolved, and that are open again.
+        content: What it held.
+        registry_rows: Rows taken out, if it held no readings.
     """
 
     file: str
@@ -31,6 +36,16 @@ class ForgottenFile:
     rejects: int
     days: int
     reopened: int
+    content: str = READINGS
+    registry_rows: int = 0
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """Its figures; of a file of readings, those of readings only."""
+        figures, of_registry = asdict(self), ("content", "registry_rows")
+        if self.content != READINGS:
+            return figures
+        return {name: value for name, value in figures.items() if name not in of_registry}
 
 
 def forget(context: RunContext) -> StepReport:
@@ -61,33 +76,61 @@ def forget(context: RunContext) -> StepReport:
         files = [*named, *along]
         # the readings of a file lie together: its index names their pages, and the rest of the table is left alone
         connection.execute("set local enable_seqscan = off")
-        with context.progress.task("forgetting", sum(file.readings for file in files), unit="readings") as advance:
+        with context.progress.task("forgetting", sum(file.rows for file in files), unit="readings") as advance:
             forgotten = []
             for file in files:
                 forgotten.append(_forget_file(connection, file, context.run_id))
-                advance(file.readings)
+                advance(file.rows)
     return StepReport(
-        rows_in=sum(file.readings for file in forgotten),
+        rows_in=sum(file.readings + file.registry_rows for file in forgotten),
         rows_out=0,
-        warnings=tuple(f"{file.file_name}: {file.readings:,} readings of retried rejects went too" for file in along),
-        details={"files": [asdict(file) for file in forgotten], "changed_days": sum(file.days for file in forgotten)},
+        warnings=tuple(f"{file.file_name}: {file.rows:,} readings of retried rejects went too" for file in along),
+        details={"files": [file.details for file in forgotten], "changed_days": sum(file.days for file in forgotten)},
     )
 
 
 def _forget_file(connection: psycopg.Connection, file: LoadedFile, run_id: str) -> ForgottenFile:
-    change = record_change(
-        connection, "forget", file_id=file.file_id, file_name=file.file_name, sha256=file.sha256, run_id=run_id
-    )
-    days = connection.execute(
-        f"insert into {CHANGED_DAYS_TABLE} (change_id, meter_id, reading_date) "
-        f"select distinct cast(%s as bigint), meter_id, cast(timestamp as date) from {READINGS_TABLE} "
-        "where file_id = %s",
-        (change, file.file_id),
-    ).rowcount
-    readings = connection.execute(f"delete from {READINGS_TABLE} where file_id = %s", (file.file_id,)).rowcount
+    rows, days = _take_out(connection, file, run_id)
     rejects = connection.execute(f"delete from {REJECTS_TABLE} where file_id = %s", (file.file_id,)).rowcount
     reopened = connection.execute(
         f"update {REJECTS_TABLE} set resolved_by_file_id = null where resolved_by_file_id = %s", (file.file_id,)
     ).rowcount
     connection.execute("delete from raw_data.ingested_files where file_id = %s", (file.file_id,))
-    return ForgottenFile(file.file_name, file.sha256, readings, rejects, days, reopened)
+    of_readings = file.content == READINGS
+    return ForgottenFile(
+        file=file.file_name,
+        sha256=file.sha256,
+        readings=rows if of_readings else 0,
+        rejects=rejects,
+        days=days,
+        reopened=reopened,
+        content=file.content,
+        registry_rows=0 if of_readings else rows,
+    )
+
+
+def _take_out(connection: psycopg.Connection, file: LoadedFile, run_id: str) -> tuple[int, int]:
+    """Log the change and delete the rows; returns how many, and on how many days they lay."""
+    affects_from = None if file.content == READINGS else first_day_of(connection, file.content, file.file_id)
+    change = record_change(
+        connection,
+        "forget",
+        file_id=file.file_id,
+        file_name=file.file_name,
+        sha256=file.sha256,
+        run_id=run_id,
+        content=file.content,
+        affects_from=affects_from,
+    )
+    if file.content != READINGS:
+        days = record_node_days(connection, change, file.file_id) if file.content == NETWORK_READINGS else 0
+        table = FORMATS[file.content].table
+    else:
+        table = READINGS_TABLE
+        days = connection.execute(
+            f"insert into {CHANGED_DAYS_TABLE} (change_id, meter_id, reading_date) "
+            f"select distinct cast(%s as bigint), meter_id, cast(timestamp as date) from {READINGS_TABLE} "
+            "where file_id = %s",
+            (change, file.file_id),
+        ).rowcount
+    return connection.execute(f"delete from {table} where file_id = %s".encode(), (file.file_id,)).rowcount, days

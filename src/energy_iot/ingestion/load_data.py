@@ -1,13 +1,16 @@
-"""The steps check_source and ingest_data: files to raw_data, each whole in one transaction or not at all."""
+"""The steps check_source and ingest_data: files to raw_data, each whole in one transaction or not at all.
+
+Readings are loaded here; what is beside them (the registry, the network, outages, inspections) in registry.py.
+"""
 
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import polars as pl
 import psycopg
@@ -15,6 +18,16 @@ from psycopg.types.json import Jsonb
 
 from energy_iot.errors import EnergyIoTError, InputFileError, UnknownFormatError
 from energy_iot.ingestion.file_layout import describe_layout
+from energy_iot.ingestion.file_report import (
+    ALREADY_LOADED,
+    LOADED,
+    NEW,
+    SHOWN_REJECTS,
+    FileReport,
+    Status,
+    refuse_too_many_rejects,
+    register,
+)
 from energy_iot.ingestion.parse_readings import Parsed, ReadingParser
 from energy_iot.ingestion.raw_tables import (
     DAYS_TABLE,
@@ -31,37 +44,15 @@ from energy_iot.ingestion.raw_tables import (
     to_csv,
 )
 from energy_iot.ingestion.readers.batch import Batch, printable_name
-from energy_iot.ingestion.source_files import SourceFile, expand, inspect, refuse_changed
+from energy_iot.ingestion.registry import load_registry, refresh_registry_statistics
+from energy_iot.ingestion.source_files import RegistryFile, SourceFile, expand, inspect, refuse_changed
 from energy_iot.ingestion.sources import choose_mappings
 from energy_iot.pipeline import RunContext, StepReport
 from energy_iot.reporting.progress import Advance
-from energy_iot.storage.changes import record_change
+from energy_iot.storage.changes import READINGS, record_change
 from energy_iot.storage.postgres import Postgres, open_postgres
 
-SHOWN_REJECTS: Final = 3
 PARSED_AHEAD: Final = 2  # chunks that wait for the server; more only cost memory
-Status = Literal["new", "loaded", "already loaded"]
-NEW: Final = "new"
-LOADED: Final = "loaded"
-ALREADY_LOADED: Final = "already loaded"
-
-
-@dataclass
-class FileReport:
-    """What became of one file; JSON-able, in the details of the step."""
-
-    file: str
-    source: str
-    status: Status
-    lines: int = 0
-    loaded: int = 0
-    without_consumption: int = 0
-    rejected: int = 0
-    blank: int = 0
-    interval_minutes: int | None = None
-    first_timestamp: str | None = None
-    last_timestamp: str | None = None
-    first_rejects: list[str] = field(default_factory=list)
 
 
 def check_source(context: RunContext) -> StepReport:
@@ -77,10 +68,9 @@ def check_source(context: RunContext) -> StepReport:
     with open_postgres(context.settings) as postgres:
         known = _known_files(postgres, sources)
     reports = [
-        FileReport(source.name, source.mapping_name, ALREADY_LOADED if is_known else NEW)
-        for source, is_known in _with_repeats(sources, known)
+        _report(source, ALREADY_LOADED if is_known else NEW) for source, is_known in _with_repeats(sources, known)
     ]
-    return StepReport(0, 0, tuple(warnings), {"files": [asdict(report) for report in reports]}, _nothing_new(reports))
+    return StepReport(0, 0, tuple(warnings), {"files": [report.details for report in reports]}, _nothing_new(reports))
 
 
 def ingest_data(context: RunContext) -> StepReport:
@@ -100,10 +90,13 @@ def ingest_data(context: RunContext) -> StepReport:
         known = _known_files(postgres, sources)
         for place, (source, is_known) in enumerate(_with_repeats(sources, known)):
             if is_known:
-                reports.append(FileReport(source.name, source.mapping_name, ALREADY_LOADED))
+                reports.append(_report(source, ALREADY_LOADED))
                 continue
             try:
-                reports.append(_load(source, context, postgres))
+                if isinstance(source, RegistryFile):
+                    reports.append(load_registry(source, context, postgres))
+                else:
+                    reports.append(_load(source, context, postgres))
             except EnergyIoTError as error:
                 if len(sources) == 1:
                     raise
@@ -113,8 +106,11 @@ def ingest_data(context: RunContext) -> StepReport:
                     f"{error.problem}\n  loaded: {', '.join(done) or 'none'}; not loaded: {', '.join(rest)}",
                     fix=error.fix,
                 ) from error
-        if not _nothing_new(reports):
-            refresh_statistics(postgres, sum(report.loaded for report in reports))
+        loaded = [report for report in reports if report.status == LOADED]
+        if any(report.content == READINGS for report in loaded):
+            refresh_statistics(postgres, sum(report.loaded for report in loaded if report.content == READINGS))
+        if contents := {report.content for report in loaded} - {READINGS}:
+            refresh_registry_statistics(postgres, contents)
     for report in reports:
         warnings += _warnings(report)
     return StepReport(
@@ -122,19 +118,19 @@ def ingest_data(context: RunContext) -> StepReport:
         rows_out=sum(report.loaded for report in reports),
         warnings=tuple(warnings),
         details={
-            "files": [asdict(report) for report in reports],
+            "files": [report.details for report in reports],
             "rejected": sum(report.rejected for report in reports),
         },
         skipped=_nothing_new(reports),
     )
 
 
-def _inspect_all(context: RunContext, *, verify: bool) -> tuple[list[SourceFile], list[str]]:
+def _inspect_all(context: RunContext, *, verify: bool) -> tuple[list[SourceFile | RegistryFile], list[str]]:
     """The recognised files, and what was ignored in and beside them."""
     mappings = choose_mappings(context.options.source)
     paths = expand(context.options.files)
     named = {path.expanduser().resolve() for path in context.options.files}
-    sources: list[SourceFile] = []
+    sources: list[SourceFile | RegistryFile] = []
     strangers: list[tuple[str, UnknownFormatError]] = []
     with context.progress.task("checking files", len(paths), unit="files") as advance:
         for path in paths:
@@ -152,7 +148,7 @@ def _inspect_all(context: RunContext, *, verify: bool) -> tuple[list[SourceFile]
     return sources, warnings + [warning for source in sources for warning in source.warnings]
 
 
-def _known_files(postgres: Postgres, sources: list[SourceFile]) -> set[str]:
+def _known_files(postgres: Postgres, sources: list[SourceFile | RegistryFile]) -> set[str]:
     with postgres.connect() as connection:
         rows = connection.execute(
             "select sha256 from raw_data.ingested_files where sha256 = any(%s)",
@@ -161,12 +157,19 @@ def _known_files(postgres: Postgres, sources: list[SourceFile]) -> set[str]:
     return {sha256 for (sha256,) in rows}
 
 
-def _with_repeats(sources: list[SourceFile], known: set[str]) -> Iterator[tuple[SourceFile, bool]]:
+def _with_repeats(
+    sources: list[SourceFile | RegistryFile], known: set[str]
+) -> Iterator[tuple[SourceFile | RegistryFile, bool]]:
     """Each file and whether its content is known: loaded before, or the same as an earlier one of these."""
     seen = set(known)
     for source in sources:
         yield source, source.fingerprint.sha256 in seen
         seen.add(source.fingerprint.sha256)
+
+
+def _report(source: SourceFile | RegistryFile, status: Status) -> FileReport:
+    content = source.mapping_name if isinstance(source, RegistryFile) else READINGS
+    return FileReport(source.name, source.mapping_name, status, content)
 
 
 def _nothing_new(reports: list[FileReport]) -> str | None:
@@ -184,8 +187,9 @@ def _warnings(report: FileReport) -> list[str]:
             f"{report.file}: {report.rejected:,} of {report.lines:,} lines rejected: {'; '.join(report.first_rejects)}"
         )
     if report.without_consumption:
+        lacking = "consumption" if report.content == READINGS else "energy"
         found.append(
-            f"{report.file}: {report.without_consumption:,} of {report.lines:,} readings have no consumption: "
+            f"{report.file}: {report.without_consumption:,} of {report.lines:,} readings have no {lacking}: "
             "kept in raw_data, counted as missing"
         )
     return found
@@ -201,21 +205,21 @@ def _load(source: SourceFile, context: RunContext, postgres: Postgres) -> FileRe
         InputFileError: It is damaged, or more of its lines are rejected than the settings allow.
         StorageError: PostgreSQL refuses or went away.
     """
-    report = FileReport(source.name, source.mapping_name, LOADED)
+    report = _report(source, LOADED)
     parser = ReadingParser(context.settings, datetime.now(UTC).replace(tzinfo=None))
     with (
         context.progress.task(f"loading {source.name}", source.total_bytes, unit="bytes") as advance,
         explain_refused(f"the readings of {source.name}"),
         postgres.connect() as connection,
     ):
-        file_id = _register(connection, source, context)
+        file_id = register(connection, source, context)
         if file_id is None:  # another process was faster
-            return FileReport(source.name, source.mapping_name, ALREADY_LOADED)
+            return _report(source, ALREADY_LOADED)
         collect_days(connection)
         _copy_readings(connection, source, parser, file_id, report, advance)
         if not report.lines:
             raise InputFileError(f"{source.name}: it has a header and no readings", fix="export the readings again")
-        _refuse_too_many_rejects(report, context.settings.max_rejected_share)
+        refuse_too_many_rejects(report, context.settings.max_rejected_share)
         refuse_changed(source.path, source.fingerprint)
         report.interval_minutes = parser.interval_minutes or context.settings.default_interval_minutes
         layout = describe_layout(source.tables, parser, context.settings, report.interval_minutes)
@@ -245,26 +249,6 @@ def _load(source: SourceFile, context: RunContext, postgres: Postgres) -> FileRe
         )
         record_days(connection, change)
     return report
-
-
-def _register(connection: psycopg.Connection, source: SourceFile, context: RunContext) -> int | None:
-    """Reserve the file's row, to be completed at the end; None when its content is loaded.
-
-    The unique hash makes a second process wait here until the first has committed or given up.
-    """
-    row = connection.execute(
-        "insert into raw_data.ingested_files (sha256, file_name, source_name, interval_minutes, size_bytes, "
-        "lines_read, readings_loaded, readings_without_consumption, readings_rejected, run_id) "
-        "values (%s, %s, %s, 1, %s, 0, 0, 0, 0, %s) on conflict (sha256) do nothing returning file_id",
-        (
-            source.fingerprint.sha256,
-            source.name,
-            source.mapping_name,
-            source.fingerprint.size_bytes,
-            context.run_id,
-        ),
-    ).fetchone()
-    return int(row[0]) if row else None
 
 
 @dataclass(frozen=True)
@@ -343,15 +327,3 @@ def _ahead(chunks: Generator[_Chunk]) -> Generator[_Chunk]:
         finally:
             for future in waiting:
                 future.cancel()
-
-
-def _refuse_too_many_rejects(report: FileReport, allowed: float) -> None:
-    if report.rejected <= allowed * report.lines:
-        return
-    raise InputFileError(
-        f"{report.file}: {report.rejected:,} of {report.lines:,} lines cannot be read "
-        f"({report.rejected / report.lines:.1%}, allowed are {allowed:.1%}); nothing of it was loaded\n  "
-        + "\n  ".join(report.first_rejects),
-        fix="check the format with `energy-iot check-source`, describe it in a mapping (--source), correct the file, "
-        "or raise the setting max_rejected_share",
-    )

@@ -14,25 +14,29 @@ from energy_iot.ingestion.file_layout import FileLayout
 SHOWN_HASH: Final = 12  # digits: enough to tell files apart
 SHOWN_FILES: Final = 10
 HASH_START: Final = re.compile(r"[0-9a-f]{8,64}", re.IGNORECASE)
-COLUMNS: Final = "file_id, sha256, file_name, source_name, readings_loaded, readings_rejected, ingested_at, run_id"
+COLUMNS: Final = (
+    "file_id, sha256, file_name, source_name, content, readings_loaded + registry_rows_loaded, readings_rejected, "
+    "ingested_at, run_id"
+)
 
 
 @dataclass(frozen=True)
 class LoadedFile:
-    """A row of raw_data.ingested_files, without what only reading its lines again takes."""
+    """A row of raw_data.ingested_files, without what only reading its lines again takes; `rows` are of its content."""
 
     file_id: int
     sha256: str
     file_name: str
     source_name: str
-    readings: int
+    content: str
+    rows: int
     rejected: int
     ingested_at: datetime
     run_id: str
 
     def __str__(self) -> str:
         return (
-            f"{self.sha256[:SHOWN_HASH]}  {self.file_name}: {self.readings:,} readings, "
+            f"{self.sha256[:SHOWN_HASH]}  {self.file_name}: {self.rows:,} {self.content.replace('_', ' ')}, "
             f"loaded {self.ingested_at:%Y-%m-%d %H:%M} by run {self.run_id}"
         )
 

@@ -6,7 +6,8 @@ from typing import Final
 
 import polars as pl
 
-from energy_iot.ingestion.readers.batch import LINE, Batch, Reject, shown
+from energy_iot.ingestion.faults import LARGEST_NUMBER, LONGEST_TEXT, Fault, none_of, without_faulty
+from energy_iot.ingestion.readers.batch import Batch, Reject
 from energy_iot.ingestion.sources import ISO, NUMBER_FIELDS, EnergyColumn, Layout, SourceMapping
 from energy_iot.ingestion.timestamps import (
     RepeatedHours,
@@ -16,8 +17,6 @@ from energy_iot.ingestion.timestamps import (
 )
 from energy_iot.settings import Settings
 
-LARGEST_NUMBER: Final = 1e9  # no energy, temperature or voltage of a meter comes near
-LONGEST_TEXT: Final = 200  # a longer meter id would not fit the database's indexes
 # our fields as raw_data.meter_readings calls them
 TABLE_COLUMNS: Final = {"consumption": "electricity_consumed"}
 
@@ -34,15 +33,6 @@ class Parsed:
 
     readings: pl.DataFrame
     rejects: list[Reject]
-
-
-@dataclass(frozen=True)
-class _Fault:
-    """Rows with one kind of fault; `reason` has {value} where the value found goes."""
-
-    rows: pl.Series
-    reason: str
-    values: pl.Series
 
 
 @dataclass
@@ -85,27 +75,19 @@ class ReadingParser:
             column_name = mapping.readings.anomaly_label.column
             readings["anomaly_label"], label_faults = _texts(frame["anomaly_label"], mapping, column_name)
             faults += label_faults
-        parsed = pl.DataFrame(readings)
-        faults = [fault for fault in faults if fault.rows.any()]
-        if not faults:
-            return Parsed(parsed, batch.rejects)
-        bad = faults[0].rows
-        for fault in faults[1:]:
-            bad = bad | fault.rows
-        rejects = sorted(batch.rejects + _explain(batch, bad, faults), key=lambda reject: reject.line_number)
-        return Parsed(parsed.filter(~bad), rejects)
+        return Parsed(*without_faulty(pl.DataFrame(readings), faults, batch))
 
-    def _meter_ids(self, frame: pl.DataFrame, mapping: SourceMapping) -> tuple[pl.Series, list[_Fault]]:
+    def _meter_ids(self, frame: pl.DataFrame, mapping: SourceMapping) -> tuple[pl.Series, list[Fault]]:
         if mapping.meter.column is None:
             default = mapping.meter.default_id or self.settings.default_meter_id
             return pl.Series([default], dtype=pl.String).new_from_index(0, frame.height), []
         meter_ids, faults = _texts(frame["meter_id"], mapping, mapping.meter.column)
-        missing = _Fault(meter_ids.is_null(), f"{mapping.meter.column} is missing", frame["meter_id"])
+        missing = Fault(meter_ids.is_null(), f"{mapping.meter.column} is missing", frame["meter_id"])
         return meter_ids, [missing, *faults]
 
     def _timestamps(
         self, frame: pl.DataFrame, part: str, mapping: SourceMapping, meter_ids: pl.Series
-    ) -> tuple[pl.Series, list[_Fault]]:
+    ) -> tuple[pl.Series, list[Fault]]:
         columns = mapping.timestamp
         stamps = _joined_timestamp(frame, len(columns.columns))
         if part not in self.formats:  # the beginning of a table decides for all of it
@@ -132,19 +114,15 @@ class ReadingParser:
         name = " ".join(columns.columns)
         early = found.too_early | (utc < earliest).fill_null(False)
         late = found.too_late | (utc > latest).fill_null(False)
-        missing = stamps.str.strip_chars() == "" if stamps.dtype == pl.String else _none(stamps)
+        missing = stamps.str.strip_chars() == "" if stamps.dtype == pl.String else none_of(stamps)
         unreadable = f"{name} {{value}} is not a time in the format {self.formats[part]}"
         return utc, [
-            _Fault(found.unreadable & (stamps.is_null() | missing), f"{name} is missing", stamps),
-            _Fault(found.unreadable, unreadable, stamps),
-            _Fault(early, f"{name} {{value}} is before {earliest:%Y-%m-%d %H:%M} UTC", stamps),
-            _Fault(late, f"{name} {{value}} is in the future, after {latest:%Y-%m-%d %H:%M} UTC", stamps),
-            _Fault(found.skipped, f"{name} {{value}} does not exist in {zone}: the clock skips it", stamps),
+            Fault(found.unreadable & (stamps.is_null() | missing), f"{name} is missing", stamps),
+            Fault(found.unreadable, unreadable, stamps),
+            Fault(early, f"{name} {{value}} is before {earliest:%Y-%m-%d %H:%M} UTC", stamps),
+            Fault(late, f"{name} {{value}} is in the future, after {latest:%Y-%m-%d %H:%M} UTC", stamps),
+            Fault(found.skipped, f"{name} {{value}} does not exist in {zone}: the clock skips it", stamps),
         ]
-
-
-def _none(series: pl.Series) -> pl.Series:
-    return pl.Series([False], dtype=pl.Boolean).new_from_index(0, len(series))
 
 
 def _joined_timestamp(frame: pl.DataFrame, count: int) -> pl.Series:
@@ -156,27 +134,27 @@ def _joined_timestamp(frame: pl.DataFrame, count: int) -> pl.Series:
     return stamps if stamps.dtype in (pl.String, pl.Date) or stamps.dtype == pl.Datetime else stamps.cast(pl.String)
 
 
-def _texts(series: pl.Series, mapping: SourceMapping, name: str) -> tuple[pl.Series, list[_Fault]]:
+def _texts(series: pl.Series, mapping: SourceMapping, name: str) -> tuple[pl.Series, list[Fault]]:
     """Texts without surrounding blanks, null where there is no value."""
     texts = series.cast(pl.String).str.strip_chars()
     missing = texts.is_in(["", *mapping.null_values]).fill_null(False)
     if missing.any():
         texts = texts.zip_with(~missing, pl.Series([None], dtype=pl.String).new_from_index(0, len(texts)))
     return texts, [
-        _Fault((texts.str.len_chars() > LONGEST_TEXT).fill_null(False), f"{name} {{value}} is too long", series),
-        _Fault(texts.str.contains("\0", literal=True).fill_null(False), f"{name} {{value}} holds a NUL", series),
+        Fault((texts.str.len_chars() > LONGEST_TEXT).fill_null(False), f"{name} {{value}} is too long", series),
+        Fault(texts.str.contains("\0", literal=True).fill_null(False), f"{name} {{value}} holds a NUL", series),
     ]
 
 
-def _numbers(series: pl.Series, mapping: SourceMapping, name: str) -> tuple[pl.Series, list[_Fault]]:
+def _numbers(series: pl.Series, mapping: SourceMapping, name: str) -> tuple[pl.Series, list[Fault]]:
     """Numbers, null where there is no value, and the rows that hold something else."""
     if series.dtype.is_numeric():
-        numbers, unread = series.cast(pl.Float64, strict=False), _none(series)
+        numbers, unread = series.cast(pl.Float64, strict=False), none_of(series)
     else:
         numbers, unread = _read_numbers(series.cast(pl.String), mapping)
     finite = (numbers.is_finite() & (numbers.abs() <= LARGEST_NUMBER)).fill_null(True)
     reason = f"{name} {{value}} is not a number from -{LARGEST_NUMBER:.0e} to {LARGEST_NUMBER:.0e}"
-    return numbers, [_Fault(unread | ~finite, reason, series)]
+    return numbers, [Fault(unread | ~finite, reason, series)]
 
 
 def _read_numbers(texts: pl.Series, mapping: SourceMapping) -> tuple[pl.Series, pl.Series]:
@@ -215,16 +193,3 @@ def _in_kwh(values: pl.Series, column: EnergyColumn, interval_minutes: int) -> p
     numerator, denominator = column.kwh_ratio(interval_minutes)
     values = values * numerator if numerator != 1 else values
     return values / denominator if denominator != 1 else values
-
-
-def _explain(batch: Batch, bad: pl.Series, faults: list[_Fault]) -> list[Reject]:
-    """A reject for each bad row, with its first fault."""
-    rows = bad.arg_true()
-    reasons: list[str] = [""] * len(rows)
-    for fault in reversed(faults):
-        values = fault.values.gather(rows).cast(pl.String).to_list()
-        for place, (is_faulty, value) in enumerate(zip(fault.rows.gather(rows).to_list(), values, strict=True)):
-            if is_faulty:
-                reasons[place] = fault.reason.replace("{value}", shown("" if value is None else value))
-    lines = batch.frame[LINE].gather(rows).to_list()
-    return [Reject(batch.part, line, batch.raw_text(line), reason) for line, reason in zip(lines, reasons, strict=True)]

@@ -31,10 +31,11 @@ from energy_iot.ingestion.raw_tables import (
 )
 from energy_iot.ingestion.readers.batch import Batch, printable_name
 from energy_iot.ingestion.readers.text import frame_of_fields, split_line
+from energy_iot.ingestion.registry_format import FORMATS
 from energy_iot.ingestion.sources import Layout, SourceMapping, choose_mappings, recognise
 from energy_iot.ingestion.timestamps import RepeatedHours, repeated_times
 from energy_iot.pipeline import RunContext, StepReport
-from energy_iot.storage.changes import record_change
+from energy_iot.storage.changes import READINGS, record_change
 from energy_iot.storage.postgres import open_postgres
 
 FETCHED_ROWS: Final = 5_000
@@ -97,7 +98,10 @@ def retry_rejects(context: RunContext) -> StepReport:
             with context.progress.task("retrying rejects", sum(count for _, count in files), unit="lines") as advance:
                 for file, count in files:
                     layout = read_layout(connection, file.file_id)
-                    if layout is None:
+                    if file.content != READINGS:
+                        held = FORMATS[file.content].holds
+                        closed.append(f"{file.file_name}: its rejects cannot be tried: it holds no readings but {held}")
+                    elif layout is None:
                         closed.append(f"{file.file_name}: its rejects cannot be tried: an older version loaded it")
                     elif all(table.kind == "parquet" for table in layout.tables):
                         closed.append(f"{file.file_name}: its rejects cannot be tried: rows of parquet are no lines")

@@ -5,12 +5,16 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
-from energy_iot.errors import InputFileError
+from energy_iot.errors import InputFileError, UnknownFormatError
 from energy_iot.ingestion.readers.batch import Batch, printable, printable_name
 from energy_iot.ingestion.readers.containers import KNOWN_SUFFIXES, Part, explain_broken, open_parts
 from energy_iot.ingestion.readers.text import read_header, read_text, verify_readable
-from energy_iot.ingestion.sources import Layout, SourceMapping, recognise
+from energy_iot.ingestion.registry_format import FORMATS, RegistryLayout, recognise_registry
+from energy_iot.ingestion.sources import FieldPlaces, Layout, SourceMapping, recognise
+
+AnyLayout = TypeVar("AnyLayout", bound=FieldPlaces)
 
 
 @dataclass(frozen=True)
@@ -23,8 +27,8 @@ class Fingerprint:
 
 
 @dataclass(frozen=True)
-class SourceFile:
-    """A recognised file.
+class RecognisedFile(Generic[AnyLayout]):
+    """A file and what it holds.
 
     Attributes:
         path: Where it is.
@@ -35,7 +39,7 @@ class SourceFile:
 
     path: Path
     fingerprint: Fingerprint
-    tables: tuple[tuple[Part, Layout], ...]
+    tables: tuple[tuple[Part, AnyLayout], ...]
     warnings: tuple[str, ...]
 
     @property
@@ -53,7 +57,7 @@ class SourceFile:
         """What the progress of its batches adds up to."""
         return sum(part.total for part, _ in self.tables)
 
-    def read(self) -> Iterator[tuple[Batch, Layout]]:
+    def read(self) -> Iterator[tuple[Batch, AnyLayout]]:
         """All records in order.
 
         Raises:
@@ -62,6 +66,14 @@ class SourceFile:
         for part, layout in self.tables:
             for batch in _read_part(part, layout):
                 yield batch, layout
+
+
+class SourceFile(RecognisedFile[Layout]):
+    """A file of readings."""
+
+
+class RegistryFile(RecognisedFile[RegistryLayout]):
+    """A file of the registry, of what flows through the network, of outages or inspections."""
 
 
 def expand(files: tuple[Path, ...]) -> list[Path]:
@@ -129,12 +141,12 @@ def refuse_changed(path: Path, before: Fingerprint) -> None:
         )
 
 
-def inspect(path: Path, mappings: dict[str, SourceMapping], *, verify: bool) -> SourceFile:
-    """Hash a file and recognise its tables.
+def inspect(path: Path, mappings: dict[str, SourceMapping], *, verify: bool) -> SourceFile | RegistryFile:
+    """Hash a file and recognise its tables: as readings, or else as something of the registry.
 
     Args:
         path: The file.
-        mappings: The formats it may have.
+        mappings: The formats that readings may have.
         verify: Read compressed content to its end, so that damage is found now and not while loading.
 
     Raises:
@@ -142,15 +154,30 @@ def inspect(path: Path, mappings: dict[str, SourceMapping], *, verify: bool) -> 
     """
     seen = fingerprint(path)
     parts, warnings = open_parts(path)
-    tables: list[tuple[Part, Layout]] = []
-    refused: list[tuple[Part, InputFileError]] = []
+    readings: list[tuple[Part, Layout]] = []
+    registry: list[tuple[Part, RegistryLayout]] = []
+    refused: list[tuple[Part, str]] = []
+    first_error: InputFileError | None = None
     for part in parts:
         try:
-            tables.append((part, recognise(_header(part), mappings, part.label)))
+            found = _recognise(part, mappings)
         except InputFileError as error:
-            refused.append((part, error))
+            first_error = first_error or error
+            refused.append((part, str(error.problem).splitlines()[0]))
+        else:
+            if isinstance(found, Layout):
+                readings.append((part, found))
+            else:
+                registry.append((part, found))
+    if readings:  # an archive of readings may hold other things
+        refused += [
+            (part, f"it holds {layout.mapping_name}: give it as a file of its own") for part, layout in registry
+        ]
+        registry = []
+    tables: list[tuple[Part, FieldPlaces]] = [*readings, *registry]
     if not tables:
-        raise refused[0][1]
+        assert first_error is not None
+        raise first_error
     if len({layout.mapping_name for _, layout in tables}) > 1:
         kinds = ", ".join(f"{part.label} is {layout.mapping_name}" for part, layout in tables)
         raise InputFileError(
@@ -161,13 +188,29 @@ def inspect(path: Path, mappings: dict[str, SourceMapping], *, verify: bool) -> 
         for part, _ in tables:
             if part.packed_bytes is not None:
                 verify_readable(part)
-    warnings += [f"{part.label}: ignored, {str(error.problem).splitlines()[0]}" for part, error in refused]
+    warnings += [f"{part.label}: ignored, {why}" for part, why in refused]
     ignored = list(dict.fromkeys(column for _, layout in tables for column in layout.ignored))
     if ignored:
         warnings.append(
             f"{printable_name(path)}: columns that the source does not know are ignored: {', '.join(ignored)}"
         )
-    return SourceFile(path, seen, tuple(tables), tuple(warnings))
+    if readings:
+        return SourceFile(path, seen, tuple(readings), tuple(warnings))
+    return RegistryFile(path, seen, tuple(registry), tuple(warnings))
+
+
+def _recognise(part: Part, mappings: dict[str, SourceMapping]) -> Layout | RegistryLayout:
+    header = _header(part)
+    try:
+        return recognise(header, mappings, part.label)
+    except UnknownFormatError as error:
+        found = recognise_registry(header, part.label)
+        if found is not None:
+            return found
+        kinds = "\n  ".join(f"{known.content}: {','.join(known.recognised_by)}" for known in FORMATS.values())
+        raise UnknownFormatError(
+            f"{error.problem}\n  or, for what is no reading, of one of these:\n  {kinds}", fix=error.fix
+        ) from error
 
 
 def _header(part: Part) -> bytes | list[str]:
@@ -178,7 +221,7 @@ def _header(part: Part) -> bytes | list[str]:
     return read_header(part)
 
 
-def _read_part(part: Part, layout: Layout) -> Iterator[Batch]:
+def _read_part(part: Part, layout: FieldPlaces) -> Iterator[Batch]:
     if part.kind == "parquet":
         from energy_iot.ingestion.readers.parquet import read_parquet
 

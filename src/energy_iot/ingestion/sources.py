@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Final, Literal, Protocol, Self
 from zoneinfo import available_timezones
 
 import yaml
@@ -109,12 +109,17 @@ READING_FIELDS: Final = tuple(ReadingColumns.model_fields)
 NUMBER_FIELDS: Final = tuple(name for name in READING_FIELDS if name != "anomaly_label")
 
 
-class SourceMapping(_Strict):
+class TextFormat(_Strict):
+    """How the lines of a text table are written."""
+
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
+    encoding: Literal["utf-8", "latin-1", "cp1252"] = "utf-8"
+
+
+class SourceMapping(TextFormat):
     """One source format, as its YAML file describes it. configs/sources/long_format.yml explains each field."""
 
     description: str
-    delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
-    encoding: Literal["utf-8", "latin-1", "cp1252"] = "utf-8"
     decimal_comma: bool = False
     null_values: list[str] = []
     recognised_by: list[ColumnName] = []
@@ -159,6 +164,30 @@ class SourceMapping(_Strict):
 def normalise(column: str) -> str:
     """A column name as it is compared: case, surrounding blanks and a byte-order mark do not count."""
     return column.strip().strip("\ufeff").strip().casefold()
+
+
+class FieldPlaces(Protocol):
+    """What a reader has to know of a table."""
+
+    @property
+    def mapping(self) -> TextFormat:
+        """How its lines are written."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its column names, in order."""
+
+    @property
+    def columns(self) -> dict[str, int]:
+        """Position of each field that is wanted."""
+
+    @property
+    def mapping_name(self) -> str:
+        """What it was recognised as."""
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Columns that it has and that are not known."""
 
 
 @dataclass(frozen=True)
@@ -244,7 +273,7 @@ def recognise(header: bytes | Sequence[str], mappings: dict[str, SourceMapping],
     fitting: list[tuple[int, Layout]] = []
     lacking: list[tuple[int, str, list[str]]] = []
     for name, mapping in mappings.items():
-        names = _header_names(header, mapping)
+        names = header_names(header, mapping)
         positions = {normalise(column): position for position, column in reversed(list(enumerate(names)))}
         missing = [column for column in mapping.required_columns if normalise(column) not in positions]
         if missing:
@@ -282,7 +311,8 @@ def _layout(name: str, mapping: SourceMapping, names: list[str], positions: dict
     )
 
 
-def _header_names(header: bytes | Sequence[str], mapping: SourceMapping) -> list[str]:
+def header_names(header: bytes | Sequence[str], mapping: TextFormat) -> list[str]:
+    """The column names that a header holds."""
     if not isinstance(header, bytes):
         return list(header)
     text = header.removeprefix(UTF8_BOM).decode(mapping.encoding, errors="replace")

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from energy_iot.ml.features import build_matrix
 from energy_iot.ml.model_store import Model
+from energy_iot.ml.score_days import DayCounts
 from energy_iot.ml.train_anomaly_model import scores
 
 Item = TypeVar("Item")
@@ -36,11 +37,12 @@ HISTOGRAM_BINS: Final = 10_000
 
 @dataclass
 class ScoreTally:
-    """Counts over all batches, in memory that does not grow with them."""
+    """Counts over all batches, in memory that does not grow with them; `days` is for who counts those too."""
 
     readings: int = 0
     anomalies: int = 0
     bins: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(HISTOGRAM_BINS, dtype=np.int64))
+    days: DayCounts = field(default_factory=DayCounts)
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Count one batch of `SCHEMA`."""

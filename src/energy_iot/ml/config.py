@@ -5,10 +5,15 @@ from typing import Final
 FEATURE_TABLE: Final = "intermediate.int_consumption_features"
 SCORES_TABLE: Final = "ml.reading_scores"
 FEATURE_DAYS_TABLE: Final = "ml.feature_days"
+SCORE_DAYS_TABLE: Final = "ml.score_days"
+METER_FEATURES_TABLE: Final = "intermediate.int_meter_features"
+SUSPICIONS_TABLE: Final = "ml.meter_suspicions"
 
 # Rows of quality.derived_states: how far the scores are, and how far what they are made from is.
 SCORES_STATE: Final = "ml_score"
 FEATURES_STATE: Final = "int_consumption_features"
+METER_FEATURES_STATE: Final = "int_meter_features"
+SUSPICIONS_STATE: Final = "ml_meter_suspicions"
 
 # A feature over the last 24 h means something once this much of them is there: over less, a morning is compared with
 # a night.
@@ -37,3 +42,7 @@ MAX_GROWTH: Final = 2.0
 QUANTILE_PROBABILITIES: Final = tuple(
     sorted({*(step / 200 for step in range(201)), *(0.9 + step / 1000 for step in range(101)), 0.9995, 0.9999})
 )
+
+# Version of the ranking of meters. Rises when its features, rules, weights or causes change: scores of another version
+# cannot be compared.
+RANKING_VERSION: Final = 1

@@ -1,92 +1,127 @@
-"""How far the scores agree with labels, where a source has any, and what such agreement is worth."""
+"""The evaluation of the inspection list: fleets whose truth is known, every ranking on each, one page of figures."""
 
-from dataclasses import asdict, dataclass
+import json
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from pathlib import Path
+from typing import Final
 
-import numpy as np
-from sklearn.metrics import average_precision_score, precision_score, recall_score, roc_auc_score
-
-from energy_iot.ml.config import SCORES_TABLE
-from energy_iot.storage.postgres import Postgres
-
-LABELLED_TABLE: Final = "staging.stg_meter_readings"
-KAGGLE_SOURCE: Final = "kaggle_smart_meter"
-KAGGLE_CAVEAT: Final = (
-    "The labels of the Kaggle smart-meter file are themselves the output of an Isolation Forest on two of its columns "
-    "(consumption and past average, 100 trees, contamination 0.05): agreement with them says that the code is right, "
-    "never that theft is found."
+from energy_iot import __version__
+from energy_iot.errors import UsageError
+from energy_iot.ml.evaluation.fleet_run import FleetResult, run_fleet
+from energy_iot.ml.evaluation.protocol import (
+    FleetPlan,
+    Purpose,
+    detector_fingerprint,
+    plan_fleets,
+    read_spent_seeds,
+    write_spent_seeds,
 )
+from energy_iot.ml.evaluation.summary import Summary, summarise
+from energy_iot.ml.evaluation.table import Facts, describe_fleet, write_page
+from energy_iot.reporting.progress import Progress
+from energy_iot.settings import PROJECT_DIR
+
+PAGE: Final = PROJECT_DIR / "docs" / "evaluation.md"
+SPENT_SEEDS: Final = PROJECT_DIR / "docs" / "evaluation_seeds.json"
 
 
 @dataclass(frozen=True)
-class LabelAgreement:
-    """Scores against labels; figures that need both kinds of label are None where there is one kind only.
+class Evaluation:
+    """A finished evaluation.
 
     Attributes:
-        labelled_readings: Scored readings that have a label.
-        labelled_anomalies: Those whose label says anomaly.
-        roc_auc: Chance that a labelled anomaly scores higher than another reading, 0.5 is blind.
-        average_precision: Mean precision over all thresholds, weighted by recall gained.
-        precision: Share of detected anomalies whose label agrees; None when none was detected.
-        recall: Share of labelled anomalies that were detected; None when there is none.
-        evaluated_at: When they were compared, UTC; scores of later readings are not in it.
-        caveat: What must accompany these figures wherever they are shown, or None.
+        facts: When, with what, on what.
+        summary: All figures.
+        page: Where they were written, the record beside it with the ending .json; None for figures of development
+            that nobody asked to keep.
     """
 
-    labelled_readings: int
-    labelled_anomalies: int
-    roc_auc: float | None
-    average_precision: float | None
-    precision: float | None
-    recall: float | None
-    evaluated_at: str
-    caveat: str | None
-
-    def to_details(self) -> dict[str, Any]:
-        """JSON-able, for the step's report."""
-        return asdict(self)
+    facts: Facts
+    summary: Summary
+    page: Path | None
 
 
-def evaluate_labels(postgres: Postgres, model_version: int) -> LabelAgreement | None:
-    """Compare a version's scores with the labels in staging; None where no scored reading has one."""
-    with postgres.connect() as connection:
-        staged = connection.execute("select to_regclass(%s) is not null", (LABELLED_TABLE,)).fetchone()
-        kaggle = connection.execute(
-            "select exists (select from raw_data.ingested_files where source_name = %s)", (KAGGLE_SOURCE,)
-        ).fetchone()
-    if staged is None or not staged[0]:
-        return None
-    with postgres.connect_arrow() as connection, connection.cursor() as cursor:
-        cursor.execute(
-            "select readings.is_labelled_anomaly, scored.anomaly_score, scored.is_anomaly "
-            f"from {SCORES_TABLE} as scored inner join {LABELLED_TABLE} as readings using (reading_id) "
-            f"where readings.is_labelled_anomaly is not null and scored.model_version = {int(model_version)}"
+def evaluate(
+    purpose: Purpose,
+    *,
+    seeds: Sequence[int] = (),
+    fleets: int,
+    meters: int,
+    days: int,
+    interval_minutes: int,
+    repeat: bool = False,
+    page: Path | None = None,
+    command: str,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Judge the inspection list on generated fleets, and write the page and its record.
+
+    Args:
+        purpose: Development fleets, or evaluation fleets with held-out kinds of theft and fresh seeds.
+        seeds: Which; none takes the first that are allowed.
+        fleets: How many where no seeds are given.
+        meters: Of each fleet.
+        days: Of readings.
+        interval_minutes: Between two readings.
+        repeat: Take spent seeds all the same, and say so on the page.
+        page: Where to write, a .md; None writes evaluations to docs/evaluation.md and nothing of development.
+        command: What was typed, for the page.
+        progress: Told what is going on.
+
+    Raises:
+        UsageError: The protocol forbids it (see `evaluation.protocol`).
+        ModelError: The pipeline failed on a fleet, or a fleet has no thieves; nothing is written.
+    """
+    progress = progress or Progress()
+    started, detector = time.monotonic(), detector_fingerprint()
+    if purpose is Purpose.EVALUATION:
+        page = page or PAGE
+    elif page is not None and page.absolute() == PAGE:
+        raise UsageError(
+            "figures of development fleets do not belong on the page of the evaluation", fix="say --out ANOTHER.md"
         )
-        table = cursor.fetch_arrow_table()
-    if not table.num_rows:
-        return None
-    labels = table["is_labelled_anomaly"].to_numpy()
-    scores = table["anomaly_score"].to_numpy()
-    detected = table["is_anomaly"].to_numpy()
-    both = 0 < np.count_nonzero(labels) < len(labels)
-    return LabelAgreement(
-        labelled_readings=len(labels),
-        labelled_anomalies=int(np.count_nonzero(labels)),
-        roc_auc=float(roc_auc_score(labels, scores)) if both else None,
-        average_precision=float(average_precision_score(labels, scores)) if both else None,
-        precision=float(precision_score(labels, detected)) if detected.any() else None,
-        recall=float(recall_score(labels, detected)) if labels.any() else None,
-        evaluated_at=datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="seconds"),
-        caveat=KAGGLE_CAVEAT if kaggle is not None and kaggle[0] else None,
+    spent = read_spent_seeds(SPENT_SEEDS)
+    plans = plan_fleets(
+        purpose,
+        seeds=seeds,
+        fleets=fleets,
+        meters=meters,
+        days=days,
+        interval_minutes=interval_minutes,
+        detector=detector,
+        spent=spent,
+        repeat=repeat,
     )
+    results = [_run(plan, number, len(plans), progress) for number, plan in enumerate(plans, 1)]
+    progress.note("figures and intervals")
+    summary = summarise(results)
+    facts = Facts(
+        date=f"{datetime.now(UTC):%Y-%m-%d}",
+        command=command,
+        version=__version__,
+        detector=detector,
+        purpose=purpose,
+        repeated=any(set(spent.get(plan.seed, ())) - {detector} for plan in plans),
+        seconds=round(time.monotonic() - started, 1),
+        processors=os.cpu_count() or 1,
+        fleets=tuple(describe_fleet(result) for result in results),
+    )
+    if purpose is Purpose.EVALUATION:
+        write_spent_seeds(SPENT_SEEDS, spent, [plan.seed for plan in plans], detector)
+    if page is not None:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        record = {"facts": facts.to_json(), "summary": summary.to_json()}
+        page.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        page.write_text(write_page(facts, summary), encoding="utf-8")
+    return Evaluation(facts, summary, page)
 
 
-def last_agreement(postgres: Postgres) -> dict[str, Any] | None:
-    """What the last scoring told about labels: figures of `evaluated_at`, since comparing all scores takes a while."""
-    with postgres.connect() as connection:
-        row = connection.execute(
-            "select details -> 'agreement' from quality.step_runs "
-            "where step = 'ml_score' and status = 'succeeded' order by id desc limit 1"
-        ).fetchone()
-    return row[0] if row else None
+def _run(plan: FleetPlan, number: int, count: int, progress: Progress) -> FleetResult:
+    progress.note(f"fleet {number} of {count}: seed {plan.seed}, {plan.meters:,} meters, {plan.days} days")
+    with tempfile.TemporaryDirectory(prefix="energy-iot-evaluate-") as folder:
+        return run_fleet(plan, Path(folder), progress)

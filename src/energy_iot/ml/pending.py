@@ -9,7 +9,15 @@ from typing import Final
 import psycopg
 
 from energy_iot.errors import UsageError
-from energy_iot.ml.config import FEATURE_DAYS_TABLE, FEATURES_STATE, SCORES_STATE
+from energy_iot.ml.config import (
+    FEATURE_DAYS_TABLE,
+    FEATURES_STATE,
+    METER_FEATURES_STATE,
+    METER_FEATURES_TABLE,
+    RANKING_VERSION,
+    SCORES_STATE,
+    SUSPICIONS_STATE,
+)
 from energy_iot.ml.features import definitions
 from energy_iot.ml.versions import Card, ModelVersion, score_threshold, version_in_force
 from energy_iot.settings import Settings
@@ -88,6 +96,22 @@ def find_pending_scores(
     if features is not None:
         pending = replace(pending, until=max(min(pending.until, features.change_id), pending.since or 0))
     return PendingScores(pending, features)
+
+
+def find_pending_suspicions(
+    connection: psycopg.Connection, settings: Settings, *, full_refresh: bool
+) -> tuple[Pending, str] | None:
+    """What the suspicions have yet to follow, and their fingerprint; None where there are no features of meters."""
+    row = connection.execute("select to_regclass(%s) is not null", (METER_FEATURES_TABLE,)).fetchone()
+    features, scores = read_state(connection, METER_FEATURES_STATE), read_state(connection, SCORES_STATE)
+    if row is None or not row[0] or features is None or scores is None:
+        return None
+    fingerprint = fingerprint_of(
+        features.fingerprint, scores.fingerprint, settings.trees, settings.random_seed, RANKING_VERSION
+    )
+    pending = find_pending(connection, SUSPICIONS_STATE, fingerprint, full_refresh=full_refresh)
+    until = min(pending.until, features.change_id, scores.change_id)
+    return replace(pending, until=max(until, pending.since or 0)), fingerprint
 
 
 def _fingerprint(features: DerivedState | None, card: Card | None, settings: Settings) -> str:

@@ -13,10 +13,10 @@ from energy_iot.ml.config import (
     BATCH_READINGS,
     MIN_JUDGED_DAYS,
     NOTABLE_ERRORS,
+    SCORE_DAYS_TABLE,
     SCORES_STATE,
     SCORES_TABLE,
 )
-from energy_iot.ml.evaluate import evaluate_labels, last_agreement
 from energy_iot.ml.feature_days import (
     days_after_changes,
     delete_days,
@@ -27,8 +27,10 @@ from energy_iot.ml.feature_days import (
     update_feature_days,
 )
 from energy_iot.ml.features import rows_of_days
+from energy_iot.ml.label_agreement import evaluate_labels, last_agreement
 from energy_iot.ml.model_store import Model, load_model
 from energy_iot.ml.pending import RESCORE_ALL, DayRange, PendingScores
+from energy_iot.ml.score_days import insert_score_days
 from energy_iot.ml.train_anomaly_model import train_model, training_warnings
 from energy_iot.ml.utils import stream_features
 from energy_iot.ml.versions import (
@@ -123,7 +125,7 @@ class Scoring:
 
     def _end_without_readings(self, cursor: Any) -> StepReport:
         in_force = version_in_force(self.versions)
-        cursor.execute(f"truncate {SCORES_TABLE}")
+        cursor.execute(f"truncate {SCORES_TABLE}, {SCORE_DAYS_TABLE}")
         self._keep_state(cursor, in_force.card if in_force else None)
         self.transaction.commit()
         return StepReport(0, 0, skipped="no readings to score")
@@ -192,6 +194,8 @@ class Scoring:
         for index in indexes:
             cursor.execute(index["definition"])
         cursor.execute(f"analyze {SCORES_TABLE}")  # the marts' joins are planned on it
+        cursor.execute(f"truncate {SCORE_DAYS_TABLE}")
+        insert_score_days(cursor, tally.days)
         return tally
 
     def _score_affected(self, cursor: Any, model: Model, *, and_asked: bool) -> ScoreTally:
@@ -210,6 +214,10 @@ class Scoring:
         if and_asked:
             delete_days(cursor, SCORES_TABLE, SCORE_DAY, ASKED_DAYS, f"model_version = {model.version}")
         self._insert(cursor)
+        delete_days(cursor, SCORE_DAYS_TABLE, "reading_date", AFFECTED_DAYS)
+        if and_asked:
+            delete_days(cursor, SCORE_DAYS_TABLE, "reading_date", ASKED_DAYS)
+        insert_score_days(cursor, tally.days)
         return tally
 
     def _try_version(
@@ -268,6 +276,7 @@ class Scoring:
             for batch in scored:
                 cursor.adbc_ingest(NEW_SCORES, batch, mode="append", temporary=True)
                 tally.add(batch)
+                tally.days.add(batch)
                 advance(batch.num_rows)
         return tally
 

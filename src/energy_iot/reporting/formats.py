@@ -68,6 +68,16 @@ def energy(kwh: float | None) -> str:
     return f"{figure(kwh / size)}{THIN}{name}"
 
 
+def money(value: float | None, currency: str) -> str:
+    r"""An amount with its currency, three significant digits or the whole number.
+
+    Example:
+        >>> money(1234567.8, "XOF").replace("\u202f", " ")
+        '1,234,568 XOF'
+    """
+    return DASH if value is None else f"{figure(value)}{THIN}{currency}"
+
+
 def day(value: date) -> str:
     """16 Dec 2006."""
     return f"{value.day} {value:%b %Y}"

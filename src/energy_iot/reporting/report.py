@@ -20,6 +20,7 @@ from energy_iot.pipeline import STEPS, Step
 from energy_iot.reporting import charts, formats, sentences
 from energy_iot.reporting.report_data import (
     KINDS,
+    LOSS_MONTHS,
     TOP_ANOMALIES,
     Day,
     HourOfWeek,
@@ -160,6 +161,7 @@ def render_report(data: ReportData, *, settings: Settings, bundle: str, data_doc
             card=card,
             agreement=agreement,
             caveat=caveat,
+            loss_months=LOSS_MONTHS,
         )
     )
 
@@ -293,6 +295,8 @@ def _environment() -> jinja2.Environment:
         "energy": formats.energy,
         "energy_parts": lambda kwh: formats.energy(kwh).split(formats.THIN),
         "instant": formats.instant,
+        "day": formats.day,
+        "money": formats.money,
         "duration": formats.duration,
         "plural": formats.plural,
         "words": formats.words,

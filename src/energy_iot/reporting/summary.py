@@ -10,6 +10,8 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from energy_iot.ingestion.reject_list import RejectList
+    from energy_iot.ml.evaluation.summary import Figure
+    from energy_iot.ml.inspections import Inspection
 
 STATUS_STYLES = {
     "succeeded": "green",
@@ -137,3 +139,27 @@ def rejects_tables(found: "RejectList") -> RenderableType:
 
 def _count(value: int | None) -> str:
     return "" if value is None else f"{value:,}"
+
+
+def inspections_table(inspections: "Iterable[Inspection]", *, title: str) -> RenderableType:
+    """Outcomes of inspections, as they come."""
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    for heading in ("inspected", "meter", "theft", "kind"):
+        table.add_column(heading, overflow="fold")
+    table.add_column("recovered kWh", justify="right")
+    for one in inspections:
+        found = Text("found", style="bold red") if one.found_theft else Text("none")
+        recovered = "" if one.recovered_kwh is None else f"{one.recovered_kwh:,.0f}"
+        table.add_row(str(one.inspected_on), Text(one.meter_id), found, Text(one.kind or ""), recovered)
+    return table
+
+
+def evaluation_table(rankings: "Mapping[str, Mapping[str, Figure]]") -> RenderableType:
+    """Figures of each ranking, mean over fleets; `Summary.rankings`."""
+    table = Table(title="Mean over fleets", box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    table.add_column("ranking")
+    for name in next(iter(rankings.values())):
+        table.add_column(name.replace("_", " "), justify="right")
+    for ranking, figures in rankings.items():
+        table.add_row(ranking, *("" if one.value is None else f"{one.value:.3f}" for one in figures.values()))
+    return table

@@ -4,22 +4,22 @@ Each block of meters gets fixed numbers of episodes in every 30 days, at random 
 fleet has some of each kind and about 1 % of its readings are abnormal. The shapes follow those of theft studies on
 real smart-meter data (Jokar et al. 2016, doi:10.1109/TSG.2015.2425222) and of metering faults; how often and how long
 is an assumption, chosen for that share. Outages and missing readings are no anomalies: nobody did anything wrong.
+Two kinds are real loads, which the network carries; the others are faults of the meter alone.
 """
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final, TypeVar
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from energy_iot.simulation.clock import Bools, Clock, Floats
+from energy_iot.simulation.clock import Bools, Clock, Floats, within
 from energy_iot.simulation.customers import Customers
 
 PERIOD_DAYS: Final = 30
 
 Kinds = NDArray[np.int8]
-Share = TypeVar("Share", float, Floats)
 
 
 class Kind(IntEnum):
@@ -38,6 +38,9 @@ class Kind(IntEnum):
     """The same value again and again: a stuck register, or readings made up by the head-end."""
     NIGHT_USE = 6
     """A shop that draws power for hours while it is closed."""
+
+
+REAL_LOADS: Final = frozenset({Kind.SUSTAINED_HIGH, Kind.NIGHT_USE})
 
 
 @dataclass(frozen=True)
@@ -109,12 +112,28 @@ def inject(
     size = size_rng.random(consumption_kwh.shape)[spikes]
     instants, meters = np.nonzero(spikes)
     kinds[spikes] = Kind.SPIKE
-    consumption_kwh[spikes] += peak_kwh[meters] * _within(SPIKE_OF_PEAK, size)
+    consumption_kwh[spikes] += peak_kwh[meters] * within(SPIKE_OF_PEAK, size)
     episodes += [
         Episode(int(meter), Kind.SPIKE, int(t), int(t) + 1, float(strength))
         for t, meter, strength in zip(instants, meters, size, strict=True)
     ]
     return episodes, kinds
+
+
+def distort(episodes: list[Episode], registered_kwh: Floats, peak_kw: Floats, interval_hours: float) -> None:
+    """Change what meters register where their faults are; real loads have been metered already.
+
+    Args:
+        episodes: As `inject` gives them.
+        registered_kwh: Shape (intervals, meters); changed in place.
+        peak_kw: Of each customer.
+        interval_hours: Length of one interval.
+    """
+    for episode in episodes:
+        if episode.kind not in REAL_LOADS:
+            window = slice(episode.first, episode.last), episode.meter
+            peak_kwh = float(peak_kw[episode.meter]) * interval_hours
+            registered_kwh[window] = _changed(episode, registered_kwh[window], peak_kwh)
 
 
 def _plan(clock: Clock, customers: Customers, rng: np.random.Generator) -> list[Episode]:
@@ -132,7 +151,7 @@ def _plan(clock: Clock, customers: Customers, rng: np.random.Generator) -> list[
                 if plan.kind is Kind.NIGHT_USE:
                     hours = hours // 24 * 24 + NIGHT_STARTS_HOUR + (hours % 24) / 24
                 first = round(hours / clock.interval_hours)
-                last = first + max(round(_within(plan.hours, length) / clock.interval_hours), 1)
+                last = first + max(round(within(plan.hours, length) / clock.interval_hours), 1)
                 if first < clock.intervals:
                     meter = int(meters[int(pick * len(meters))])
                     candidates.append(Episode(meter, plan.kind, first, min(last, clock.intervals), strength))
@@ -149,17 +168,14 @@ def _changed(episode: Episode, consumption_kwh: Floats, peak_kwh: float) -> Floa
     """What the meter shows instead of the true consumption."""
     match episode.kind:
         case Kind.SUSTAINED_HIGH:
-            return consumption_kwh + peak_kwh * _within(SUSTAINED_OF_PEAK, episode.strength)
+            return consumption_kwh + peak_kwh * within(SUSTAINED_OF_PEAK, episode.strength)
         case Kind.ZERO:
             return np.zeros_like(consumption_kwh)
         case Kind.SUDDEN_DROP:
-            return consumption_kwh * _within(DROP_LEAVES_SHARE, episode.strength)
+            return consumption_kwh * within(DROP_LEAVES_SHARE, episode.strength)
+        case Kind.SPIKE:
+            return consumption_kwh + peak_kwh * within(SPIKE_OF_PEAK, episode.strength)
         case Kind.FLAT_LINE:
-            return np.full_like(consumption_kwh, peak_kwh * _within(FLAT_OF_PEAK, episode.strength))
+            return np.full_like(consumption_kwh, peak_kwh * within(FLAT_OF_PEAK, episode.strength))
         case _:
-            return consumption_kwh + peak_kwh * _within(NIGHT_OF_PEAK, episode.strength)
-
-
-def _within(bounds: tuple[float, float], share: Share) -> Share:
-    """The value that lies at `share` of the way from the lower to the upper bound."""
-    return bounds[0] + (bounds[1] - bounds[0]) * share
+            return consumption_kwh + peak_kwh * within(NIGHT_OF_PEAK, episode.strength)

@@ -4,15 +4,21 @@ import math
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from energy_iot.simulation.holidays import public_holidays
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
+Share = TypeVar("Share", float, Floats)
+
 MINUTES_PER_DAY = 1440
+SATURDAY, SUNDAY = 5, 6
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,14 @@ class Clock:
         return (self.start.weekday() + np.arange(self.days, dtype=np.int64)) % 7
 
     @cached_property
+    def rhythm_of_days(self) -> Ints:
+        """The weekday whose rhythm each day follows: its own, or a Sunday's on public holidays, shape (days,)."""
+        holidays = [(holiday - self.start).days for holiday in public_holidays(self.start, self.days)]
+        rhythm = self.weekday_of_days.copy()
+        rhythm[holidays] = SUNDAY
+        return rhythm
+
+    @cached_property
     def day_of_year_of_days(self) -> Floats:
         """Days since 1 January at noon of each day, shape (days,)."""
         dates = np.datetime64(self.start, "D") + np.arange(self.days)
@@ -99,3 +113,8 @@ def smooth(values: Floats, persistence: float) -> Floats:
     driven = (1 - persistence) * values
     driven[0] = values[0]
     return accumulate(driven, persistence)
+
+
+def within(bounds: tuple[float, float], share: Share) -> Share:
+    """The value that lies at `share` of the way from the lower to the upper bound."""
+    return bounds[0] + (bounds[1] - bounds[0]) * share

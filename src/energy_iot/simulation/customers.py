@@ -1,4 +1,4 @@
-"""Who is behind the meters: households and small shops with their appliances and habits.
+"""Who is behind the meters: households, small shops and small industry with their appliances and habits.
 
 The only full survey of such a city is that of Ouagadougou, Tete et al. (2023), doi:10.1016/j.enbuild.2023.112914:
 387 households, on average 2,395 kWh a year, about 40 % of it for cooling and 23 % for cooking and keeping food.
@@ -13,11 +13,13 @@ import numpy as np
 
 from energy_iot.simulation.clock import Bools, Floats, Ints
 
-AREAS: Final = 8
-"""Load-shedding areas of the city."""
+CLASSES: Final = ("residential", "commercial", "industrial")
 
 SHOP_SHARE: Final = 0.12
 """Assumption: about one low-voltage customer in eight of a West African city is a small business."""
+
+INDUSTRY_SHARE: Final = 0.015
+"""Assumption: bakeries, mills, joineries, sachet-water plants: one or two low-voltage customers in a hundred."""
 
 # Wealth is one hidden standard normal per household; powers grow with exp(WEALTH_EFFECT * wealth), so the yearly
 # consumption is log-normal with a long tail, as in any residential billing file (see also Munkhammar et al. 2014,
@@ -44,6 +46,14 @@ SHOP_OPENS_HOUR: Final = np.array([7.0, 8.0, 8.0])
 SHOP_CLOSES_HOUR: Final = np.array([21.5, 18.5, 18.0])
 SHOP_SATURDAY_CLOSES_HOUR: Final = np.array([21.5, 18.0, 13.0])
 SHOP_SIZE_SD: Final = 0.35
+
+# Assumptions: machines of some kW to some tens of kW, which is what a low-voltage connection can carry; most work one
+# shift, some two, and those that cannot be stopped (cold stores, ovens) three
+INDUSTRY_MACHINES_KW_MEDIAN: Final = 8.0
+INDUSTRY_MACHINES_SD_LOG: Final = 0.5
+INDUSTRY_MACHINES_KW_BOUNDS: Final = (3.0, 30.0)
+INDUSTRY_SHIFT_SHARES: Final = (0.6, 0.25, 0.15)
+INDUSTRY_BASE_SHARE: Final = (0.04, 0.15)  # of the machines' power: pumps, cold rooms, yard lights
 
 
 @dataclass(frozen=True)
@@ -82,24 +92,55 @@ class Shops:
 
 
 @dataclass(frozen=True)
+class Industries:
+    """Small industry; each array has shape (industries,)."""
+
+    machines_kw: Floats
+    base_kw: Floats
+    shifts: Ints
+    """1, 2 or 3 of eight hours; three shifts work on Sundays too."""
+    starts_hour: Floats
+
+
+@dataclass(frozen=True)
 class Customers:
-    """One block of service points; `is_shop`, `area`, `has_battery`, ... have shape (meters,)."""
+    """One block of service points; `is_shop`, `has_battery`, ... have shape (meters,)."""
 
     is_shop: Bools
-    area: Ints
+    is_industry: Bools
     has_battery: Bools
     line_length: Floats
     """Distance to the transformer, 1 is average: the voltage drop grows with it."""
     source_voltage_v: Floats
     households: Households
     shops: Shops
+    industries: Industries
+
+    @property
+    def is_home(self) -> Bools:
+        """Neither shop nor industry."""
+        return ~(self.is_shop | self.is_industry)
+
+    @property
+    def customer_class(self) -> Ints:
+        """Index into CLASSES of each customer."""
+        return np.where(self.is_industry, 2, self.is_shop).astype(np.int64)
+
+    @property
+    def idle_kw(self) -> Floats:
+        """What stays on when nobody is there: standby, a fridge or two, yard lights; kW, shape (meters,)."""
+        idle = np.empty(len(self.is_shop))
+        idle[self.is_home] = self.households.standby_kw + 0.3 * self.households.refrigeration_kw
+        idle[self.is_shop] = 0.01 + 0.1 * self.shops.refrigeration_kw
+        idle[self.is_industry] = 0.2 * self.industries.base_kw
+        return idle
 
     @property
     def peak_kw(self) -> Floats:
         """A power that the customer reaches on few half-hours of a year, kW, shape (meters,)."""
-        homes, shops = self.households, self.shops
+        homes, shops, industries = self.households, self.shops, self.industries
         peak = np.empty(len(self.is_shop))
-        peak[~self.is_shop] = (
+        peak[self.is_home] = (
             homes.standby_kw
             + 2 * homes.refrigeration_kw
             + homes.lights_kw
@@ -115,20 +156,24 @@ class Customers:
             + shops.fans_kw
             + shops.air_conditioner_kw
         )
+        peak[self.is_industry] = industries.base_kw + 1.3 * industries.machines_kw
         return peak
 
 
 def draw_customers(meters: int, rng: np.random.Generator) -> Customers:
     """Draw the customers of one block."""
-    is_shop = rng.random(meters) < SHOP_SHARE
+    share = rng.random(meters)
+    is_shop = share < SHOP_SHARE
+    is_industry = share > 1 - INDUSTRY_SHARE
     return Customers(
         is_shop=is_shop,
-        area=rng.integers(AREAS, size=meters),
+        is_industry=is_industry,
         has_battery=rng.random(meters) < BATTERY_SHARE,
         line_length=rng.uniform(0.3, 1.7, meters),
         source_voltage_v=rng.normal(232, 2.0, meters),
-        households=_draw_households(int((~is_shop).sum()), rng),
+        households=_draw_households(int((~is_shop & ~is_industry).sum()), rng),
         shops=_draw_shops(int(is_shop.sum()), rng),
+        industries=_draw_industries(int(is_industry.sum()), rng),
     )
 
 
@@ -174,4 +219,15 @@ def _draw_shops(shops: int, rng: np.random.Generator) -> Shops:
         opens_hour=SHOP_OPENS_HOUR[kind] + later[0],
         closes_hour=SHOP_CLOSES_HOUR[kind] + later[1],
         saturday_closes_hour=SHOP_SATURDAY_CLOSES_HOUR[kind] + later[1],
+    )
+
+
+def _draw_industries(industries: int, rng: np.random.Generator) -> Industries:
+    size = np.exp(INDUSTRY_MACHINES_SD_LOG * rng.standard_normal(industries))
+    machines_kw = np.clip(INDUSTRY_MACHINES_KW_MEDIAN * size, *INDUSTRY_MACHINES_KW_BOUNDS)
+    return Industries(
+        machines_kw=machines_kw,
+        base_kw=machines_kw * rng.uniform(*INDUSTRY_BASE_SHARE, industries),
+        shifts=1 + rng.choice(len(INDUSTRY_SHIFT_SHARES), size=industries, p=INDUSTRY_SHIFT_SHARES),
+        starts_hour=rng.uniform(5.5, 7.5, industries),
     )

@@ -1,8 +1,11 @@
-"""Generate a fleet's readings, with the known anomalies beside them: deterministic, in blocks, in bounded memory."""
+"""Generate a fleet's files: readings, registry, network, outages, and the truth beside them.
 
-from dataclasses import dataclass
+Deterministic, in blocks, in bounded memory.
+"""
+
+import io
+from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime, timedelta
-from enum import IntEnum
 from pathlib import Path
 from typing import Final
 
@@ -11,59 +14,101 @@ import polars as pl
 
 from energy_iot.errors import UsageError
 from energy_iot.reporting.progress import Progress
-from energy_iot.simulation.anomalies import Kind, inject
-from energy_iot.simulation.clock import Bools, Clock
-from energy_iot.simulation.customers import draw_customers
-from energy_iot.simulation.loads import simulate_loads
-from energy_iot.simulation.outages import Supply, simulate_supply
-from energy_iot.simulation.voltage import simulate_voltage
-from energy_iot.simulation.weather import Weather, simulate_weather
-from energy_iot.simulation.writer import ANOMALIES_FILE, READINGS_FILE, FleetWriter
+from energy_iot.simulation.block import METERS_PER_BLOCK, City, simulate_block, simulate_city
+from energy_iot.simulation.clock import Clock, Floats
+from energy_iot.simulation.metering import draw_arrivals
+from energy_iot.simulation.network import BLOCKS_PER_DISTRICT, NODE_COLUMNS, district_nodes, energy_in
+from energy_iot.simulation.outages import FEEDERS
+from energy_iot.simulation.registry import METER_COLUMNS
+from energy_iot.simulation.rows import (
+    ANOMALY_COLUMNS,
+    NETWORK_READING_COLUMNS,
+    OUTAGE_COLUMNS,
+    READING_COLUMNS,
+    TRUTH_COLUMNS,
+    frames,
+    network_reading_rows,
+    outage_rows,
+)
+from energy_iot.simulation.streams import Stream, random
+from energy_iot.simulation.theft import TheftKind, TheftOptions, onset_days
+from energy_iot.simulation.writer import (
+    ANOMALIES_FILE,
+    METERS_FILE,
+    NETWORK_NODES_FILE,
+    NETWORK_READINGS_FILE,
+    OUTAGES_FILE,
+    READINGS_FILE,
+    TRUTH_FILE,
+    FleetWriter,
+)
 
 DEFAULT_START: Final = date(2025, 1, 6)
 """A Monday; fixed, so that the same command makes the same files on any day."""
 
 INTERVALS_MINUTES: Final = (5, 10, 15, 20, 30, 60)
 
-METERS_PER_BLOCK: Final = 64
-"""Meters that share random streams. Part of the result: another number is another fleet."""
+HEADERS: Final = {
+    READINGS_FILE: READING_COLUMNS,
+    ANOMALIES_FILE: tuple(ANOMALY_COLUMNS),
+    METERS_FILE: tuple(METER_COLUMNS),
+    NETWORK_NODES_FILE: tuple(NODE_COLUMNS),
+    NETWORK_READINGS_FILE: NETWORK_READING_COLUMNS,
+    OUTAGES_FILE: tuple(OUTAGE_COLUMNS),
+    TRUTH_FILE: tuple(TRUTH_COLUMNS),
+}
 
-# Assumption: a few readings are lost on the way, one by one or for some hours while a concentrator is out of reach
-LOST_SHARE: Final = 0.0015
-SILENCES_PER_METER_DAY: Final = 1 / 60
-SILENCE_HOURS_MEAN: Final = 4.0
 
+@dataclass(frozen=True)
+class Counts:
+    """What is in the files; blocks add up."""
 
-class Stream(IntEnum):
-    """Independent random streams; a new process takes a new number and leaves the others as they were."""
+    reading_count: int = 0
+    anomalous_reading_count: int = 0
+    episode_count: int = 0
+    meter_count: int = 0
+    """Rows of the registry: a replaced meter and the new one are two."""
+    node_count: int = 0
+    network_reading_count: int = 0
+    outage_count: int = 0
+    theft_count: int = 0
+    """Of meters."""
+    tap_count: int = 0
+    innocent_count: int = 0
+    """Innocent causes in the truth."""
+    stolen_kwh: float = 0.0
 
-    WEATHER = 0
-    SUPPLY = 1
-    CUSTOMERS = 2
-    LOADS = 3
-    VOLTAGE = 4
-    SILENCE = 5
-    ANOMALIES = 6
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(Counts)))
 
 
 @dataclass(frozen=True)
 class FleetFiles:
-    """What was written."""
+    """What was written. The pipeline reads neither `anomalies` nor `truth`."""
 
     readings: Path
     anomalies: Path
-    reading_count: int
-    anomalous_reading_count: int
-    episode_count: int
+    meters: Path
+    network_nodes: Path
+    network_readings: Path
+    outages: Path
+    truth: Path
+    counts: Counts
 
+    @property
+    def reading_count(self) -> int:
+        """Readings written."""
+        return self.counts.reading_count
 
-@dataclass(frozen=True)
-class City:
-    """What all meters share."""
+    @property
+    def anomalous_reading_count(self) -> int:
+        """Readings labelled abnormal."""
+        return self.counts.anomalous_reading_count
 
-    clock: Clock
-    weather: Weather
-    supply: Supply
+    @property
+    def episode_count(self) -> int:
+        """Rows of anomalies.csv."""
+        return self.counts.episode_count
 
 
 def generate(
@@ -74,21 +119,34 @@ def generate(
     seed: int,
     start: date = DEFAULT_START,
     interval_minutes: int = 30,
+    theft_share: float = TheftOptions.theft_share,
+    theft_kinds: frozenset[TheftKind] = TheftOptions.theft_kinds,
+    taps_share: float = TheftOptions.taps_share,
+    theft_before_start_share: float = TheftOptions.before_start_share,
     progress: Progress | None = None,
     overwrite: bool = False,
 ) -> FleetFiles:
-    """Write `readings.csv` (long format) and `anomalies.csv` (the known anomalies) into a folder.
+    """Write readings (long format), registry, network, outages, known anomalies and the truth into a folder.
 
-    The same arguments give the same bytes. A meter's readings do not change when more meters are asked for, and the
-    first days of a longer period are those of a shorter one.
+    The same arguments give the same bytes. What holds when an argument changes:
+
+    - More meters: the rows of meters that were there stay byte for byte in readings.csv, anomalies.csv and meters.csv,
+      and new ones follow. Feeders carry more, and so does the smaller fleet's last transformer, if it gets customers.
+    - More days: the first days stay as they were, as far as there is no theft in them. Thefts and taps are placed by
+      the length of the period, and none begins in the first 40 % of it.
+    - Another choice of `theft_kinds`: only meters of the kinds in question change.
 
     Args:
-        destination: Folder, made if absent. Both files appear when they are complete, or not at all.
-        meters: Number of meters, at least 1.
-        days: Number of whole days, at least 1, the last of them before today.
+        destination: Folder, made if absent. The files appear when they are complete, or not at all.
+        meters: Number of service points, at least 1.
+        days: Number of whole days, at least 1, the last of them before today. Less than 24 have no theft in them.
         seed: Any number from 0; another seed is another city, weather included.
         start: First day, UTC (which is local time in Ouagadougou, the city simulated).
         interval_minutes: Time between two readings, one of INTERVALS_MINUTES.
+        theft_share: Share of meters that are tampered with.
+        theft_kinds: Kinds of theft that occur; each meter's own kind is drawn from these.
+        taps_share: Share of transformers with direct taps, if they are among the kinds.
+        theft_before_start_share: Share of thefts that are older than the first reading.
         progress: Told how many readings are done.
         overwrite: Replace files that are there.
 
@@ -99,110 +157,103 @@ def generate(
         UsageError: An argument makes no sense, a file is there already, or the folder cannot be written.
     """
     clock = _checked_clock(meters, days, seed, start, interval_minutes)
+    theft = TheftOptions(theft_share, theft_kinds, taps_share, theft_before_start_share)
     progress = progress or Progress()
+    if not onset_days(days) and theft_kinds and (theft_share or taps_share) and theft_before_start_share < 1:
+        progress.note(f"{days} days are too few for a past and a theft: none begins in them; 24 are enough")
+    counts = Counts()
     with (
         FleetWriter(destination, overwrite=overwrite) as writer,
         progress.task("generate readings", total=meters * clock.intervals, unit="readings") as advance,
     ):
-        city = simulate_city(clock, seed)
-        for block in range(-(-meters // METERS_PER_BLOCK)):
-            wanted = min(METERS_PER_BLOCK, meters - block * METERS_PER_BLOCK)
-            readings, anomalies = simulate_block(city, seed, block, wanted)
-            writer.write(readings, anomalies)
-            advance(wanted * clock.intervals)
+        writer.write({name: (",".join(columns) + "\n").encode() for name, columns in HEADERS.items()})
+        for district in range(-(-meters // (METERS_PER_BLOCK * BLOCKS_PER_DISTRICT))):
+            city = simulate_city(clock, seed, district)
+            below_kwh = np.zeros((clock.intervals, FEEDERS))
+            nodes: list[pl.DataFrame] = []
+            feeders: set[int] = set()
+            for number in range(district * BLOCKS_PER_DISTRICT, (district + 1) * BLOCKS_PER_DISTRICT):
+                wanted = min(METERS_PER_BLOCK, meters - number * METERS_PER_BLOCK)
+                if wanted <= 0:
+                    break
+                block = simulate_block(city, seed, number, wanted, theft)
+                for transformer, in_kwh in enumerate(block.transformer_in_kwh.T):
+                    feeder = int(block.transformers.feeder[transformer])
+                    feeders.add(feeder)
+                    below_kwh[:, feeder] += in_kwh
+                rows = frames(block)
+                nodes.append(rows.pop(NETWORK_NODES_FILE))
+                writer.write({name: _csv(frame) for name, frame in rows.items()})
+                counts += _counts(rows) + Counts(node_count=nodes[-1].height)
+                advance(wanted * clock.intervals)
+            of_feeders, feeder_counts = _feeders(city, seed, district, sorted(feeders), below_kwh)
+            writer.write(of_feeders)
+            writer.write({NETWORK_NODES_FILE: _csv(pl.concat(nodes))})
+            counts += feeder_counts
     return FleetFiles(
-        destination / READINGS_FILE,
-        destination / ANOMALIES_FILE,
-        writer.reading_count,
-        writer.anomalous_reading_count,
-        writer.episode_count,
+        **{name.removesuffix(".csv"): destination / name for name in HEADERS},
+        counts=counts,
     )
 
 
-def simulate_city(clock: Clock, seed: int) -> City:
-    """Simulate what all meters share."""
-    weather = simulate_weather(clock, _random(seed, Stream.WEATHER))
-    return City(clock, weather, simulate_supply(clock, weather, _random(seed, Stream.SUPPLY)))
+def _counts(rows: dict[str, pl.DataFrame]) -> Counts:
+    truth = rows[TRUTH_FILE]
+    thefts = truth.filter("is_theft")
+    taps = int((thefts["kind"] == TheftKind.DIRECT_TAP).sum())
+    return Counts(
+        reading_count=rows[READINGS_FILE].height,
+        anomalous_reading_count=int(rows[ANOMALIES_FILE]["readings"].sum()),
+        episode_count=rows[ANOMALIES_FILE].height,
+        meter_count=rows[METERS_FILE].height,
+        network_reading_count=rows[NETWORK_READINGS_FILE].height,
+        outage_count=rows[OUTAGES_FILE].height,
+        theft_count=thefts.height - taps,
+        tap_count=taps,
+        innocent_count=truth.height - thefts.height,
+        stolen_kwh=float(thefts["stolen_kwh"].sum()),
+    )
 
 
-def simulate_block(city: City, seed: int, block: int, meters: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Simulate one block and keep its first meters.
-
-    The whole block is always simulated, so that its readings do not depend on how many of its meters are wanted.
+def _feeders(
+    city: City, seed: int, number: int, feeders: list[int], below_kwh: Floats
+) -> tuple[dict[str, bytes], Counts]:
+    """What a district itself adds to the files, once all its blocks are known.
 
     Args:
-        city: Weather and supply.
+        city: With the district.
         seed: Seed of the fleet.
-        block: Number of the block, from 0.
-        meters: Meters to keep, 1 to METERS_PER_BLOCK.
-
-    Returns:
-        Readings (by meter, then time; columns of the file) and episodes that touch at least one of them.
+        number: Of the district.
+        feeders: Those that carry transformers.
+        below_kwh: Flow from each feeder into its transformers, shape (intervals, FEEDERS).
     """
-    clock = city.clock
-    customers = draw_customers(METERS_PER_BLOCK, _random(seed, Stream.CUSTOMERS, block))
-    supplied = city.supply.is_on[:, customers.area]
-    power_kw = simulate_loads(clock, city.weather, city.supply, customers, _random(seed, Stream.LOADS, block))
-    voltage_v = simulate_voltage(clock, city.weather, customers, power_kw, _random(seed, Stream.VOLTAGE, block))
-
-    arrives = (supplied | customers.has_battery) & ~_silent(clock, _random(seed, Stream.SILENCE, block))
-    consumption_kwh = power_kw * clock.interval_hours
-    episodes, kinds = inject(
-        clock, customers, consumption_kwh, arrives & supplied, _random(seed, Stream.ANOMALIES, block)
+    clock, district = city.clock, city.district
+    ids = tuple(district.feeder_ids[feeder] for feeder in feeders)
+    is_on, is_shed = city.supply.is_on[:, feeders], city.supply.is_shed[:, feeders]
+    in_kwh = energy_in(
+        below_kwh[:, feeders],
+        is_on,
+        district.rated_kva[feeders],
+        np.zeros(len(feeders)),
+        district.load_loss_kw[feeders],
+        clock.interval_hours,
     )
-    consumption_kwh[~supplied] = 0  # whatever is wrong with a meter: without supply it counts nothing
-    voltage_v[~supplied] = 0
-
-    meter, instant = np.nonzero(arrives[:, :meters].T)
-    ids = pl.Series([f"M{block * METERS_PER_BLOCK + number + 1:06d}" for number in range(meters)], dtype=pl.String)
-    instants = pl.Series(np.datetime_as_string(clock.instants)).str.replace("T", " ", literal=True)
-    labels = pl.Series(["Normal", "Abnormal"])
-    readings = pl.DataFrame(
-        {
-            "meter_id": ids.gather(meter),
-            "timestamp": instants.gather(instant),
-            "consumption_kwh": consumption_kwh[instant, meter].round(3),  # a meter's register counts Wh
-            "temperature_c": city.weather.temperature_c.round(1)[instant],
-            "humidity_pct": np.rint(city.weather.humidity_pct).astype(np.int64)[instant],
-            "wind_speed_kmh": city.weather.wind_speed_kmh.round(1)[instant],
-            "voltage_v": voltage_v[instant, meter].round(1),
-            "anomaly_label": labels.gather((kinds[instant, meter] != Kind.NORMAL).astype(np.int64)),
-        }
-    )
-
-    rows = []
-    for episode in sorted(episodes, key=lambda episode: (episode.meter, episode.first)):
-        seen = episode.first + np.flatnonzero(arrives[episode.first : episode.last, episode.meter])
-        if episode.meter < meters and len(seen):
-            after = clock.instants[seen[-1]] + np.timedelta64(clock.interval_minutes, "m")
-            rows.append(
-                (
-                    ids[episode.meter],
-                    episode.kind.name.lower(),
-                    instants[int(seen[0])],
-                    str(after).replace("T", " "),
-                    len(seen),
-                )
-            )
-    schema = {"meter_id": pl.String, "kind": pl.String, "start": pl.String, "end": pl.String, "readings": pl.Int64}
-    return readings, pl.DataFrame(rows, schema=schema, orient="row")
+    causes = {
+        node: {"load_shedding": is_shed[:, each], "fault": ~is_on[:, each] & ~is_shed[:, each]}
+        for each, node in enumerate(ids)
+    }
+    nodes = district_nodes(district, feeders)
+    arrival = draw_arrivals(clock, FEEDERS, random(seed, Stream.FEEDER_METERS, number))[:, feeders]
+    readings = network_reading_rows(clock, ids, in_kwh, arrival)
+    outages = outage_rows(clock, causes)
+    texts = {NETWORK_NODES_FILE: _csv(nodes), NETWORK_READINGS_FILE: _csv(readings), OUTAGES_FILE: _csv(outages)}
+    return texts, Counts(node_count=nodes.height, network_reading_count=readings.height, outage_count=outages.height)
 
 
-def _silent(clock: Clock, rng: np.random.Generator) -> Bools:
-    """Readings that are lost on the way, shape (intervals, METERS_PER_BLOCK)."""
-    single_rng, start_rng, hours_rng = rng.spawn(3)
-    silent = single_rng.random((clock.intervals, METERS_PER_BLOCK)) < LOST_SHARE
-    chances = start_rng.random((clock.days, METERS_PER_BLOCK, 2))
-    hours = hours_rng.exponential(SILENCE_HOURS_MEAN, (clock.days, METERS_PER_BLOCK))
-    for day, meter in np.argwhere(chances[..., 0] < SILENCES_PER_METER_DAY):
-        first = int((day + chances[day, meter, 1]) * clock.intervals_per_day)
-        silent[first : first + 1 + round(hours[day, meter] / clock.interval_hours), meter] = True
-    return silent
-
-
-def _random(seed: int, *stream: int) -> np.random.Generator:
-    """Generator of one stream: a child of the seed's sequence, the same whatever else is drawn."""
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=stream))
+def _csv(frame: pl.DataFrame) -> bytes:
+    """Rows without a header."""
+    text = io.BytesIO()
+    frame.write_csv(text, include_header=False, quote_style="never")
+    return text.getvalue()
 
 
 def _checked_clock(meters: int, days: int, seed: int, start: date, interval_minutes: int) -> Clock:

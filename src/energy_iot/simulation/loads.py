@@ -12,12 +12,10 @@ from typing import Final
 
 import numpy as np
 
-from energy_iot.simulation.clock import Bools, Clock, Floats, with_memory
-from energy_iot.simulation.customers import Customers, Households, Shops
+from energy_iot.simulation.clock import SATURDAY, SUNDAY, Bools, Clock, Floats, with_memory
+from energy_iot.simulation.customers import INDUSTRY_SHIFT_SHARES, Customers, Households, Industries, Shops
 from energy_iot.simulation.outages import Supply
 from energy_iot.simulation.weather import Weather
-
-SATURDAY, SUNDAY = 5, 6
 
 # Sun at 12 degrees north: rises and sets within half an hour of these hours all year
 SUNRISE_HOUR: Final = 6.2
@@ -48,19 +46,33 @@ HEAVY_PEAKS: Final = ((6.7, 0.9, 0.8), (12.3, 1.1, 0.8), (19.4, 1.4, 1.5))  # ho
 HEAVY_ALL_DAY: Final = 0.08
 WEEKEND_HEAVY_FACTOR: Final = 1.25  # laundry and ironing
 
+# Assumptions: a shift of eight hours with a break, batches of some hours, Saturdays until noon
+SHIFT_HOURS: Final = 8.5
+BATCH_SD: Final = 0.25
+BATCH_MEMORY_HOURS: Final = 3.0
+SATURDAY_SHIFT_HOURS: Final = 6.0
+
 
 def simulate_loads(
     clock: Clock, weather: Weather, supply: Supply, customers: Customers, rng: np.random.Generator
 ) -> Floats:
-    """Power of each customer of a block, kW, shape (intervals, meters); 0 where the area has no supply."""
-    home_rng, shop_rng = rng.spawn(2)
-    # appliances that cool have to catch up after an outage; shape (intervals, meters)
-    catching_up = 1 + supply.pick_up[:, customers.area]
-    power_kw = np.empty((clock.intervals, len(customers.is_shop)))
-    home, shop = ~customers.is_shop, customers.is_shop
+    """Power of each customer of a block, kW, shape (intervals, meters); 0 without supply.
+
+    Args:
+        clock: The period.
+        weather: Of the city.
+        supply: At each customer, shape (intervals, meters).
+        customers: The block.
+        rng: Random numbers of this block's loads.
+    """
+    home_rng, shop_rng, industry_rng = rng.spawn(3)
+    catching_up = 1 + supply.pick_up  # appliances that cool have to, after an outage
+    power_kw = np.empty(catching_up.shape)
+    home, shop, industry = customers.is_home, customers.is_shop, customers.is_industry
     power_kw[:, home] = _households_kw(clock, weather, customers.households, catching_up[:, home], home_rng)
     power_kw[:, shop] = _shops_kw(clock, weather, customers.shops, catching_up[:, shop], shop_rng)
-    power_kw[~supply.is_on[:, customers.area]] = 0
+    power_kw[:, industry] = _industries_kw(clock, customers.industries, industry_rng)
+    power_kw[~supply.is_on] = 0
     return power_kw
 
 
@@ -69,7 +81,7 @@ def _households_kw(
 ) -> Floats:
     day_rng, activity_rng, cycle_rng, use_rng, minutes_rng, cooling_rng = rng.spawn(6)
     shape = catching_up.shape
-    is_weekend = clock.weekday_of_days >= SATURDAY
+    is_weekend = clock.rhythm_of_days >= SATURDAY
 
     hour = clock.hours_of_slots[:, None]
     awake = _between(hour, homes.wakes_hour, homes.sleeps_hour, 0.35)
@@ -152,14 +164,14 @@ def _shops_kw(clock: Clock, weather: Weather, shops: Shops, catching_up: Floats,
     opening_rng, activity_rng, cycle_rng = rng.spawn(3)
     shape = catching_up.shape
     late = OPENING_SD_HOURS * opening_rng.standard_normal((clock.days, 2, shape[1]))
-    closes = np.where(clock.weekday_of_days[:, None] == SATURDAY, shops.saturday_closes_hour, shops.closes_hour)
+    closes = np.where(clock.rhythm_of_days[:, None] == SATURDAY, shops.saturday_closes_hour, shops.closes_hour)
     open_now = _between(
         clock.hours_of_slots[None, :, None],
         (shops.opens_hour + late[:, 0])[:, None],
         (closes + late[:, 1])[:, None],
         0.1,
     )
-    open_now[clock.weekday_of_days == SUNDAY] = 0
+    open_now[clock.rhythm_of_days == SUNDAY] = 0
     open_now = open_now.reshape(shape)
     # trade is busiest before noon and in the late afternoon, quiet after lunch and at prayer
     trade = np.tile(1 - 0.35 * _bump(clock.hours_of_slots, 13.8, 1.0), clock.days)[:, None]
@@ -175,6 +187,31 @@ def _shops_kw(clock: Clock, weather: Weather, shops: Shops, catching_up: Floats,
     duty = _ramp(felt_c, AIR_CONDITIONER_STARTS_C, AIR_CONDITIONER_FULL_C)
     power_kw += open_now * np.minimum(duty * cycle * catching_up, 1) * shops.air_conditioner_kw
     return power_kw
+
+
+def _industries_kw(clock: Clock, industries: Industries, rng: np.random.Generator) -> Floats:
+    """Machines run in shifts, batch after batch; three shifts never stop."""
+    shape = clock.intervals, len(industries.machines_kw)
+    hour = clock.hours_of_slots[:, None]
+    length_hours = industries.shifts * SHIFT_HOURS
+    late_hours = np.maximum(industries.starts_hour + length_hours - 24, 0)  # two shifts from 7 end before midnight
+    workday = _between(hour, industries.starts_hour, industries.starts_hour + length_hours - late_hours, 0.15)
+    workday *= 1 - 0.4 * _bump(hour, 12.5, 0.4)
+    saturday = _between(hour, industries.starts_hour, industries.starts_hour + SATURDAY_SHIFT_HOURS, 0.15)
+    all_day = 1 - 0.15 * _bump(hour % 8, 6.0, 0.5) * np.ones_like(industries.machines_kw)  # when shifts change
+    never_stops = industries.shifts == len(INDUSTRY_SHIFT_SHARES)
+    by_rhythm = np.stack(
+        [
+            np.where(never_stops, all_day, workday),
+            np.where(never_stops, all_day, saturday),
+            np.where(never_stops, all_day, 0),
+        ]
+    )
+    rhythm = np.maximum(clock.rhythm_of_days - SATURDAY + 1, 0)
+    within_day = with_memory(rng.standard_normal(shape), clock.persistence(BATCH_MEMORY_HOURS))
+    busy = np.minimum(np.exp(BATCH_SD * within_day - BATCH_SD**2 / 2), 1.3)
+    works = by_rhythm[rhythm].reshape(shape)
+    return industries.base_kw + 0.75 * works * busy * industries.machines_kw
 
 
 def _refrigeration(weather: Weather, catching_up: Floats) -> Floats:

@@ -1,18 +1,22 @@
 """The log of what changed in raw_data, and how far each derived thing has followed it.
 
-Whoever changes readings records which days of which meters they lie in, in the same transaction. Each derived thing (a
-dbt model, the scores, a gate, a published table) keeps a row in quality.derived_states, written in the transaction that
-updates it: killed at any moment, it is as before or as after, and says which.
+Whoever changes readings records which days of which meters they lie in, in the same transaction; who changes readings
+of the network, which days of which nodes; who changes the registry, from which day on the network is another one. Each
+derived thing (a dbt model, the scores, a gate, a published table) keeps a row in quality.derived_states, written in the
+transaction that updates it: killed at any moment, it is as before or as after, and says which.
 """
 
 import hashlib
 import json
 from dataclasses import dataclass
+from datetime import date
 from typing import Any, Final
 
 import psycopg
 
 CHANGED_DAYS_TABLE: Final = "raw_data.changed_days"
+CHANGED_NODE_DAYS_TABLE: Final = "raw_data.changed_node_days"
+READINGS: Final = "readings"  # what files hold, unless something of the registry (ingestion/registry_format.py)
 
 
 @dataclass(frozen=True)
@@ -56,16 +60,36 @@ class Pending:
 
 
 def record_change(
-    connection: psycopg.Connection, kind: str, *, file_id: int, file_name: str, sha256: str, run_id: str | None
+    connection: psycopg.Connection,
+    kind: str,
+    *,
+    file_id: int,
+    file_name: str,
+    sha256: str,
+    run_id: str | None,
+    content: str = READINGS,
+    affects_from: date | None = None,
 ) -> int:
     """Log that a file was loaded ('load') or taken out ('forget'); returns the change's number.
 
-    To be called in the transaction that does it, and its days written with this number to raw_data.changed_days.
+    To be called in the transaction that does it, and its days written with this number to raw_data.changed_days (of
+    readings) or raw_data.changed_node_days (of network readings).
+
+    Args:
+        connection: In that transaction.
+        kind: load or forget.
+        file_id: The file.
+        file_name: Its name.
+        sha256: Its content.
+        run_id: The run that does it.
+        content: What the file holds.
+        affects_from: For meters and network nodes the first day (UTC) from which the network is another one by it; None
+            if it is as it was.
     """
     row = connection.execute(
-        "insert into raw_data.changes (kind, file_id, file_name, sha256, run_id) values (%s, %s, %s, %s, %s) "
-        "returning change_id",
-        (kind, file_id, file_name, sha256, run_id),
+        "insert into raw_data.changes (kind, file_id, file_name, sha256, run_id, content, affects_from) "
+        "values (%s, %s, %s, %s, %s, %s, %s) returning change_id",
+        (kind, file_id, file_name, sha256, run_id, content, affects_from),
     ).fetchone()
     assert row is not None
     return int(row[0])
@@ -125,10 +149,10 @@ def changed_days_query(since: int, *, reach_days: int = 0) -> str:
 
 def remove_followed_days(connection: psycopg.Connection) -> None:
     """Remove days that everything derived has followed; what has no state is built whole and needs none."""
-    connection.execute(
-        f"delete from {CHANGED_DAYS_TABLE} "
-        "where change_id <= (select coalesce(min(change_id), 0) from quality.derived_states)"
-    )
+    for table in (CHANGED_DAYS_TABLE, CHANGED_NODE_DAYS_TABLE):
+        connection.execute(
+            f"delete from {table} where change_id <= (select coalesce(min(change_id), 0) from quality.derived_states)"
+        )
 
 
 def fingerprint_of(*parts: Any) -> str:

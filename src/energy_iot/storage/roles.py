@@ -29,6 +29,7 @@ WRITES: Final = (
     (LOADER, "select", "quality.schema_versions"),
     (LOADER, "select", "quality.derived_states"),
     (TRANSFORMER, "delete", "raw_data.changed_days"),
+    (TRANSFORMER, "delete", "raw_data.changed_node_days"),
 )
 READS: Final = ((TRANSFORMER, ("raw_data",)), (READER, SCHEMAS))
 

@@ -8,7 +8,6 @@ is as before or as after; a shadow that was left is dropped by the next sync.
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from datetime import date
 from typing import Any, Final
 
 import polars as pl
@@ -81,7 +80,7 @@ class Published:
         deleted_rows: Rows taken out of it; those of a table that was published whole are not counted.
         sent: The rows that came from PostgreSQL; None when it was up to date.
         changed_days: Days of meters that raw_data changed on; None when all were published anew.
-        affected_days: Those that were published anew for it.
+        affected_days: Days, of meters where the table has such, that were published anew for it.
     """
 
     total_rows: int
@@ -111,7 +110,7 @@ class Published:
 
 
 def sync(context: RunContext) -> StepReport:
-    """Bring both analytics tables up to the marts; readers see the old rows or the new ones, never half.
+    """Bring the analytics tables up to the marts; readers see the old rows or the new ones, never half.
 
     Raises:
         StorageError: ClickHouse holds other rows, sums or contents than PostgreSQL; the published tables are as before.
@@ -127,11 +126,12 @@ def sync(context: RunContext) -> StepReport:
                 with postgres.connect() as connection:
                     write_state(connection, replace(plan.state, row_count=published.total_rows))
     rows = sum(published.sent.rows for published in done.values() if published.sent)
+    following = [table.name for table in TABLES if table.affected_days is not None]
     return StepReport(
         rows_in=rows,
         rows_out=rows,
         details={
-            "mode": "whole" if any(published.mode == "whole" for published in done.values()) else "incremental",
+            "mode": "whole" if any(done[name].mode == "whole" for name in following) else "incremental",
             "changed_days": max(published.changed_days or 0 for published in done.values()),
             "tables": {name: published.details for name, published in done.items()},
         },
@@ -176,6 +176,8 @@ def _plan(context: RunContext, postgres: Postgres, clickhouse: Client, table: Pu
     wanted = DerivedState(table.state_name, mart.change_id if mart else 0, fingerprint)
     if pending.since is None or state is None or mart is None or not mart.fingerprint:
         return Plan(table, None, wanted)
+    if table.affected_days is None and pending.since < wanted.change_id:
+        return Plan(table, None, wanted)
     if pending.since > wanted.change_id or _published_mark(clickhouse, table) != (_mark(state), state.row_count):
         return Plan(table, None, wanted)  # somebody else restored or published something there
     return Plan(table, pending.since, replace(wanted, row_count=state.row_count))
@@ -205,15 +207,17 @@ def _fill_whole(context: RunContext, cursor: Any, clickhouse: Client, table: Pub
 def _fill_incremental(
     context: RunContext, cursor: Any, clickhouse: Client, table: PublishedTable, since: int
 ) -> Published:
+    assert table.affected_days is not None
     cursor.execute(f"select count(*) from ({changed_days_query(since)}) as changed")
     changed_days = cursor.fetchone()[0]
     cursor.execute(
         f"create temporary table {AFFECTED} on commit drop as {table.affected_days(since, context.settings)}"
     )
     cursor.execute(f"analyze {AFFECTED}")
-    cursor.execute(f"select meter_id, day from {AFFECTED}")
+    cursor.execute(f"select {', '.join(table.affected_columns)} from {AFFECTED}")
     days = cursor.fetch_arrow_table()
-    clickhouse.command(f"create table {table.affected} (meter_id String, day Date32) engine = MergeTree order by day")
+    columns = ", ".join(f"{name} {kind}" for name, kind in table.affected_columns.items())
+    clickhouse.command(f"create table {table.affected} ({columns}) engine = MergeTree order by day")
     if days.num_rows:
         clickhouse.insert_arrow(table.affected, days)
     before = _count(clickhouse, table.name)
@@ -316,10 +320,9 @@ def _compare(
         if not _agree(name, value, stored[name])
     ]
     received = Fingerprint()
-    for first, last in _date_ranges(clickhouse, table, condition):
+    for dates in _date_ranges(clickhouse, table, condition):
         batch = clickhouse.query_arrow(
-            f"select {', '.join(table.columns)} from {table.shadow} "
-            f"where {condition} and {table.date} between '{first}' and '{last}'"
+            f"select {', '.join(table.columns)} from {table.shadow} where {condition} and {dates}"
         )
         received.add(_canonical(pl.from_arrow(batch), table))
     if received != sent:
@@ -334,18 +337,21 @@ def _agree(name: str, expected: float, stored: float) -> bool:
     return math.isclose(expected, stored, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
 
 
-def _date_ranges(clickhouse: Client, table: PublishedTable, condition: str) -> Iterator[tuple[date, date]]:
-    """Ranges of whole dates with not many more than BATCH_ROWS rows each: an Arrow answer is held in memory."""
+def _date_ranges(clickhouse: Client, table: PublishedTable, condition: str) -> Iterator[str]:
+    """Conditions for ranges of dates with not many more than BATCH_ROWS rows: an Arrow answer is held in memory."""
+    if table.date is None:
+        yield "true"
+        return
     first, rows, last = None, 0, None
     for day, count in clickhouse.query(
         f"select {table.date} as day, count() from {table.shadow} where {condition} group by day order by day"
     ).result_rows:
         if first is not None and last is not None and rows + count > BATCH_ROWS:
-            yield first, last
+            yield f"{table.date} between '{first}' and '{last}'"
             first, rows = None, 0
         first, rows, last = first or day, rows + count, day
     if first is not None and last is not None:
-        yield first, last
+        yield f"{table.date} between '{first}' and '{last}'"
 
 
 def _canonical(frame: pl.DataFrame | pl.Series, table: PublishedTable) -> pl.DataFrame:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from energy_iot.settings import Settings
-from energy_iot.storage.changes import changed_days_query
+from energy_iot.storage.changes import CHANGED_DAYS_TABLE, CHANGED_NODE_DAYS_TABLE, changed_days_query
 
 AFFECTED: Final = "affected_days"
 
@@ -18,24 +18,27 @@ class PublishedTable:
         mart: Table in PostgreSQL.
         name: Table in ClickHouse.
         columns: Column names and ClickHouse types, in both tables.
-        date: Date column that ClickHouse sorts and partitions by.
+        date: Date column that ClickHouse partitions by; None for a table that is too small for it.
         order_by: Sort key: what dashboards filter on comes first.
         summed: Columns whose sums are compared.
         mart_day: SQL of a row's day in PostgreSQL, written as in the mart's index on (meter_id, day).
         day: SQL of the same day in ClickHouse.
-        affected_days: Makes SQL for PostgreSQL: the (meter_id, day) that changes after a given one affect.
+        affected_days: Makes SQL for PostgreSQL: the (meter_id, day) that changes after a given one affect; None for a
+            table that is published whole each time, for which neither of the days is needed.
+        by_meter: Whether the affected days are those of meters; else the query gives (day) alone.
         derived: Further column definitions, filled by ClickHouse.
     """
 
     mart: str
     name: str
     columns: dict[str, str]
-    date: str
+    date: str | None
     order_by: str
     summed: tuple[str, ...]
-    mart_day: str
-    day: str
-    affected_days: Callable[[int, Settings], str]
+    mart_day: str = ""
+    day: str = ""
+    affected_days: Callable[[int, Settings], str] | None = None
+    by_meter: bool = True
     derived: tuple[str, ...] = ()
 
     @property
@@ -55,12 +58,19 @@ class PublishedTable:
 
     @property
     def affected(self) -> str:
-        """Table in ClickHouse with the affected (meter_id, day)."""
+        """Table in ClickHouse with the affected days."""
         return f"{self.name}_{AFFECTED}"
+
+    @property
+    def affected_columns(self) -> dict[str, str]:
+        """Its columns and their types there."""
+        return ({"meter_id": "String"} if self.by_meter else {}) | {"day": "Date32"}
 
     @property
     def is_affected(self) -> str:
         """Condition in ClickHouse; the dates, wide enough for all time zones, let it skip parts and blocks."""
+        if not self.by_meter:
+            return f"{self.day} in (select day from {self.affected})"
         return (
             f"(meter_id, {self.day}) in (select meter_id, day from {self.affected}) "
             f"and {self.date} in (select arrayJoin([day - 1, day, day + 1]) from {self.affected})"
@@ -69,9 +79,10 @@ class PublishedTable:
     @property
     def affected_rows(self) -> str:
         """FROM clause in PostgreSQL; OFFSET 0 keeps the planner to one look-up in the mart's index for each day."""
+        of_meter = "candidates.meter_id = keys.meter_id and " if self.by_meter else ""
         return (
             f"(select found.* from {AFFECTED} as keys cross join lateral (select * from {self.mart} as candidates "
-            f"where candidates.meter_id = keys.meter_id and {self.mart_day} = keys.day offset 0) as found) as mart"
+            f"where {of_meter}{self.mart_day} = keys.day offset 0) as found) as mart"
         )
 
     def definition(self, time_zone: str) -> str:
@@ -82,10 +93,8 @@ class PublishedTable:
         """
         columns = [f"{column} {kind}" for column, kind in self.columns.items()]
         derived = [column.format(time_zone=time_zone) for column in self.derived]
-        return (
-            f"({', '.join(columns + derived)}) engine = MergeTree "
-            f"partition by toYear({self.date}) * 10 + toQuarter({self.date}) order by {self.order_by}"
-        )
+        quarters = f" partition by toYear({self.date}) * 10 + toQuarter({self.date})" if self.date else ""
+        return f"({', '.join(columns + derived)}) engine = MergeTree{quarters} order by {self.order_by}"
 
 
 def _days_of_scores(since: int, settings: Settings) -> str:
@@ -102,6 +111,22 @@ def _days_of_periods(since: int, settings: Settings) -> str:
         f"from ({changed_days_query(since)}) as changed) as months, "
         "generate_series(month_start - interval '6 days', month_start + interval '2 months' - interval '1 day', "
         "interval '1 day') as day"
+    )
+
+
+def _months_of_losses(since: int, _settings: Settings) -> str:
+    """Months that hold a day with changed readings, of customers or of the network, or whose registry is another one.
+
+    The last of these is not asked of the mart, where rows may be gone that are still published.
+    """
+    months = " union ".join(
+        f"select cast(date_trunc('month', reading_date) as date) as day from {table} where change_id > {int(since)}"
+        for table in (CHANGED_DAYS_TABLE, CHANGED_NODE_DAYS_TABLE)
+    )
+    return (
+        f"{months} union select cast(month as date) from generate_series("
+        f"(select date_trunc('month', min(affects_from)) from raw_data.changes where change_id > {int(since)}), "
+        "now() at time zone 'utc' + interval '1 month', interval '1 month') as month"
     )
 
 
@@ -158,5 +183,58 @@ TABLES: Final = (
         mart_day="cast(reading_timestamp as date)",
         day="toDate32(reading_timestamp)",
         affected_days=_days_of_scores,
+    ),
+    PublishedTable(
+        mart="marts.mart_losses",
+        name="losses",
+        columns={
+            "node_id": "String",
+            "node_type": "LowCardinality(String)",
+            "parent_id": "Nullable(String)",
+            "month_start": "Date32",
+            "energy_in_kwh": "Float64",
+            "energy_metered_kwh": "Float64",
+            "technical_loss_kwh": "Float64",
+            "unexplained_kwh": "Float64",
+            "unexplained_share": "Nullable(Float64)",
+            "unexplained_value": "Nullable(Float64)",
+            "currency": "LowCardinality(Nullable(String))",
+            "completeness": "Float64",
+            "meter_count": "Int64",
+        },
+        date="month_start",
+        order_by="(month_start, node_type, node_id)",
+        summed=("energy_in_kwh", "unexplained_kwh"),
+        mart_day="month_start",
+        day="month_start",
+        affected_days=_months_of_losses,
+        by_meter=False,
+    ),
+    PublishedTable(
+        mart="marts.mart_inspection_list",
+        name="inspection_list",
+        columns={
+            "meter_id": "String",
+            "suspicion_rank": "Int64",
+            "suspicion_score": "Float64",
+            "confidence": "Float64",
+            "reasons": "Nullable(String)",
+            "suspected_since": "Nullable(Date32)",
+            "lost_kwh": "Nullable(Float64)",
+            "lost_value": "Nullable(Float64)",
+            "currency": "LowCardinality(Nullable(String))",
+            "transformer_id": "Nullable(String)",
+            "transformer_unexplained_share": "Nullable(Float64)",
+            "customer_class": "LowCardinality(Nullable(String))",
+            "last_inspected_on": "Nullable(Date32)",
+            "last_found_theft": "Nullable(Bool)",
+            "suppressed_cause": "LowCardinality(Nullable(String))",
+            "as_of_date": "Date32",
+            "model_version": "Int32",
+            "ranked_at": "DateTime64(6, 'UTC')",
+        },
+        date=None,
+        order_by="(suspicion_rank, meter_id)",
+        summed=("suspicion_score", "suspicion_rank"),
     ),
 )

@@ -19,7 +19,7 @@ import click
 import psycopg
 
 from energy_iot.errors import EnergyIoTError, StorageError, TransformationError, UsageError
-from energy_iot.ml.config import SCORES_STATE
+from energy_iot.ml.config import SCORES_STATE, SUSPICIONS_STATE
 from energy_iot.pipeline import RunContext, StepReport
 from energy_iot.settings import PROJECT_DIR, Settings
 from energy_iot.storage.changes import CHANGED_DAYS_TABLE, changed_days_query, find_pending, fingerprint_of, read_state
@@ -30,9 +30,15 @@ if TYPE_CHECKING:
     from dbt_common.events.base_types import EventMsg
 
 DBT_PROJECT_DIR: Final = PROJECT_DIR / "dbt"
+READINGS_MODEL: Final = "stg_meter_readings"
 SCORES_MART: Final = "mart_anomaly_scores"
 SHOWN_FAILURES: Final = 5
 FAILED: Final = frozenset({"error", "fail", "runtime error"})
+# What a model's SQL names.
+VARIABLE: Final = re.compile(r"\bvar\('(\w+)'\)")
+REFERENCE: Final = re.compile(r"\bref\('(\w+)'\)")
+SCORES_SOURCE: Final = re.compile(r"\bsource\('ml', ")
+SUSPICIONS_SOURCE: Final = re.compile(r"\bsource\('ml', 'meter_suspicions'")
 
 _dbt_lock = Lock()  # dbt keeps its flags, and reads its connection, in globals of the process
 
@@ -99,7 +105,7 @@ class LayerBuild:
 
 
 def run_staging(context: RunContext) -> StepReport:
-    """Bring staging.stg_meter_readings up to raw_data.
+    """Bring the tables of staging up to raw_data; `details` tells of the readings of customers.
 
     Raises:
         TransformationError: A model failed.
@@ -109,13 +115,14 @@ def run_staging(context: RunContext) -> StepReport:
     if build is None:
         return _UP_TO_DATE
     received, with_consumption = build.figure("received"), build.figure("with_consumption")
+    staged = sum(model.rows or 0 for model in build.models if model.name == READINGS_MODEL)
     return StepReport(
         rows_in=received,
         rows_out=build.rows_out,
         details=build.details
         | {
             "without_consumption": received - with_consumption,
-            "replaced_by_later": with_consumption - build.rows_out,
+            "replaced_by_later": with_consumption - staged,
         },
     )
 
@@ -164,22 +171,47 @@ _UP_TO_DATE: Final = StepReport(0, 0, skipped="up to date")
 
 
 def build_fingerprints(settings: Settings, connection: psycopg.Connection) -> dict[str, str]:
-    """For each layer, a hash of all but readings that its tables follow from; that of the layer before is in it."""
+    """For each model, a hash of all but rows of raw_data that its table follows from.
+
+    That is its SQL, the macros, the settings that its SQL names, the scores where it shows them, and all of that of the
+    models that it reads. So no model is built whole for what does not concern it.
+    """
     version = connection.execute(
         "select model_version from ml.model_versions where in_force_since is not null "
         "order by in_force_since desc, model_version desc limit 1"
     ).fetchone()
-    scores = read_state(connection, SCORES_STATE)
-    staging = fingerprint_of(_sql_of("macros"), _sql_of("models/staging"))
-    intermediate = fingerprint_of(staging, _sql_of("models/intermediate"), settings.history_days)
-    marts = fingerprint_of(
-        intermediate, _sql_of("models/marts"), settings.anomaly_type_z, version, scores and scores.fingerprint
-    )
-    return {"staging": staging, "intermediate": intermediate, "marts": marts}
+    scores, suspicions = read_state(connection, SCORES_STATE), read_state(connection, SUSPICIONS_STATE)
+    macros, models = _sql_of("macros"), _sql_of("models")
+    found: dict[str, str] = {}
+
+    def fingerprint(name: str) -> str:
+        if name not in found:
+            text = models[name]
+            found[name] = fingerprint_of(
+                macros,
+                text,
+                _named_settings(settings, text),
+                (version, scores and scores.fingerprint) if SCORES_SOURCE.search(text) else None,
+                (suspicions and suspicions.fingerprint) if SUSPICIONS_SOURCE.search(text) else None,
+                [fingerprint(read) for read in sorted(set(REFERENCE.findall(text)))],
+            )
+        return found[name]
+
+    return {name: fingerprint(name) for name in models}
+
+
+def model_variables(settings: Settings) -> dict[str, Any]:
+    """The settings that models name as variables; others have their value in dbt_project.yml."""
+    return _named_settings(settings, "".join(_sql_of("models").values()))
+
+
+def _named_settings(settings: Settings, text: str) -> dict[str, Any]:
+    names = sorted(set(VARIABLE.findall(text)) & set(Settings.model_fields))
+    return {name: getattr(settings, name) for name in names}
 
 
 def _sql_of(folder: str) -> dict[str, str]:
-    return {path.name: path.read_text() for path in sorted((DBT_PROJECT_DIR / folder).glob("*.sql"))}
+    return {path.stem: path.read_text() for path in sorted((DBT_PROJECT_DIR / folder).rglob("*.sql"))}
 
 
 def run_dbt(
@@ -213,14 +245,13 @@ def run_dbt(
         raise UsageError("no dbt command given", fix="name one, for example: energy-iot dbt build")
     state_dir = settings.home / "dbt"
     state_dir.mkdir(parents=True, exist_ok=True)
-    variables = {"history_days": settings.history_days, "anomaly_type_z": settings.anomaly_type_z}
     options = {
         "--project-dir": str(DBT_PROJECT_DIR),
         "--profiles-dir": str(DBT_PROJECT_DIR),
         "--target-path": str(state_dir),
         "--log-path": str(state_dir),
         "--log-level": "info" if echo else "none",
-        "--vars": json.dumps(variables),
+        "--vars": json.dumps(model_variables(settings)),
     }
     accepted = _options_of(arguments)
     command = [*arguments, *(part for pair in options.items() if pair[0] in accepted for part in pair)]
@@ -251,12 +282,12 @@ def _build_layer(context: RunContext, layer: str) -> LayerBuild | None:
     models = [path.stem for path in sorted((DBT_PROJECT_DIR / "models" / layer).glob("*.sql"))]
     with open_postgres(context.settings) as postgres:
         with postgres.connect() as connection:
-            fingerprint = build_fingerprints(context.settings, connection)[layer]
+            fingerprints = build_fingerprints(context.settings, connection)
             pending = [
                 find_pending(
                     connection,
                     model,
-                    fingerprint,
+                    fingerprints[model],
                     full_refresh=context.options.full_refresh or not _exists(connection, layer, model),
                 )
                 for model in models

@@ -13,7 +13,8 @@ import polars as pl
 import pytest
 
 from energy_iot.errors import InputFileError
-from energy_iot.ingestion.parse_readings import LARGEST_NUMBER, LONGEST_TEXT, ReadingParser
+from energy_iot.ingestion.faults import LARGEST_NUMBER, LONGEST_TEXT
+from energy_iot.ingestion.parse_readings import ReadingParser
 from energy_iot.ingestion.readers import text as text_reader
 from energy_iot.ingestion.source_files import inspect
 from energy_iot.ingestion.sources import load_mappings

@@ -8,13 +8,16 @@ import polars as pl
 import pytest
 
 from energy_iot.simulation.anomalies import Kind, inject
+from energy_iot.simulation.block import METERS_PER_BLOCK, City, simulate_block, simulate_city
 from energy_iot.simulation.clock import Clock, Floats
-from energy_iot.simulation.customers import AREAS, Customers, draw_customers
-from energy_iot.simulation.fleet import METERS_PER_BLOCK, City, simulate_block, simulate_city
+from energy_iot.simulation.customers import Customers, draw_customers
 from energy_iot.simulation.loads import simulate_loads
+from energy_iot.simulation.outages import FEEDERS
+from energy_iot.simulation.rows import anomaly_rows, reading_rows
 
 SEED = 11
 BLOCKS = 2
+FEEDER_OF_METERS = np.arange(METERS_PER_BLOCK) % FEEDERS
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class Year:
     city: City
     customers: list[Customers]
     power_kw: Floats
+    is_home: np.ndarray
     is_shop: np.ndarray
 
     @property
@@ -48,8 +52,10 @@ def year() -> Year:
     city = simulate_city(Clock(date(2024, 1, 1), 366, 30), SEED)
     rng = np.random.default_rng(SEED)
     customers = [draw_customers(METERS_PER_BLOCK, rng) for _ in range(BLOCKS)]
-    power_kw = np.hstack([simulate_loads(city.clock, city.weather, city.supply, block, rng) for block in customers])
-    return Year(city, customers, power_kw, np.concatenate([block.is_shop for block in customers]))
+    supply = city.supply.at(FEEDER_OF_METERS)
+    power_kw = np.hstack([simulate_loads(city.clock, city.weather, supply, block, rng) for block in customers])
+    is_home, is_shop = (np.concatenate(each) for each in zip(*((b.is_home, b.is_shop) for b in customers), strict=True))
+    return Year(city, customers, power_kw, is_home, is_shop)
 
 
 def test_the_fleet_is_mostly_homes(year: Year) -> None:
@@ -58,7 +64,7 @@ def test_the_fleet_is_mostly_homes(year: Year) -> None:
 
 def test_yearly_consumption_is_that_of_an_urban_west_african_city(year: Year) -> None:
     yearly_kwh = year.power_kw.mean(axis=0) * 8784
-    homes, shops = yearly_kwh[~year.is_shop], yearly_kwh[year.is_shop]
+    homes, shops = yearly_kwh[year.is_home], yearly_kwh[year.is_shop]
     assert 1_200 < np.median(homes) < 2_800
     assert 1_700 < homes.mean() < 3_100  # survey: 2,395
     assert np.median(homes) < homes.mean()  # a long tail of big customers
@@ -69,10 +75,10 @@ def test_yearly_consumption_is_that_of_an_urban_west_african_city(year: Year) ->
 
 def test_one_meter_is_spiky_and_the_fleet_smooth(year: Year) -> None:
     load_factor = year.power_kw.mean(axis=0) / year.power_kw.max(axis=0)
-    assert 0.07 < np.median(load_factor[~year.is_shop]) < 0.3
+    assert 0.07 < np.median(load_factor[year.is_home]) < 0.3
     fleet_kw = year.power_kw.mean(axis=1)
     assert fleet_kw.mean() / fleet_kw.max() > 2 * np.median(load_factor)
-    homes = year.power_kw[:, ~year.is_shop]
+    homes = year.power_kw[:, year.is_home]
     spread = homes.std(axis=0)
     skew = ((homes - homes.mean(axis=0)) ** 3).mean(axis=0) / spread**3
     assert np.median(skew) > 1.5
@@ -81,10 +87,10 @@ def test_one_meter_is_spiky_and_the_fleet_smooth(year: Year) -> None:
 def test_homes_peak_in_the_evening_and_rest_before_dawn(year: Year) -> None:
     hour = year.clock.hours_of_slots
     for month in (1, 4, 8):
-        profile = year.profile_kw(~year.is_shop, year.month == month)
+        profile = year.profile_kw(year.is_home, year.month == month)
         assert 18 < hour[profile.argmax()] < 22.5
         assert profile.max() > 1.5 * profile.mean()
-    cool = year.profile_kw(~year.is_shop, year.month == 1)
+    cool = year.profile_kw(year.is_home, year.month == 1)
     assert hour[cool.argmin()] < 6
     assert cool[(hour > 6) & (hour < 8)].mean() > 1.3 * cool[(hour > 9) & (hour < 10.5)].mean()  # morning peak
 
@@ -97,7 +103,7 @@ def test_hot_season_needs_more_than_cool_season(year: Year) -> None:
 
 
 def test_sensitivity_to_temperature_is_that_of_sahelian_cities(year: Year) -> None:
-    daily = year.daily_kwh(~year.is_shop)
+    daily = year.daily_kwh(year.is_home)
     weather = year.city.weather
     temperature, humidity = (
         series.reshape(year.clock.days, -1).mean(axis=1) for series in (weather.temperature_c, weather.humidity_pct)
@@ -118,18 +124,18 @@ def test_shops_open_in_the_day_and_close_on_sundays(year: Year) -> None:
 
 
 def test_homes_use_more_at_weekends(year: Year) -> None:
-    daily = year.daily_kwh(~year.is_shop)
+    daily = year.daily_kwh(year.is_home)
     weekend = year.clock.weekday_of_days >= 5
     assert 1.03 < daily[weekend].mean() / daily[~weekend].mean() < 1.35
 
 
 def test_outages_last_hours_and_come_back_with_a_rebound(year: Year) -> None:
     supply, clock = year.city.supply, year.clock
-    assert supply.is_on.shape == (clock.intervals, AREAS)
+    assert supply.is_on.shape == (clock.intervals, FEEDERS)
     off_share = 1 - supply.is_on.mean(axis=0)
     assert (off_share > 0.004).all()
     assert (off_share < 0.08).all()
-    assert ((~supply.is_on).sum(axis=1) < AREAS).all()  # never the whole city
+    assert ((~supply.is_on).sum(axis=1) < FEEDERS).all()  # never the whole city
     edges = np.diff(supply.is_on.astype(int), axis=0, prepend=1, append=1)
     lengths = (
         np.concatenate([np.flatnonzero(edge == 1) - np.flatnonzero(edge == -1) for edge in edges.T])
@@ -143,12 +149,13 @@ def test_appliances_catch_up_after_an_outage(year: Year) -> None:
     city, customers = year.city, year.customers[0]
     assert (city.supply.pick_up >= 0).all()
     assert (city.supply.pick_up <= 1).all()
-    without = replace(city.supply, pick_up=np.zeros_like(city.supply.pick_up))
+    supply = city.supply.at(FEEDER_OF_METERS)
+    without = replace(supply, pick_up=np.zeros_like(supply.pick_up))
     with_kw, without_kw = (
         simulate_loads(city.clock, city.weather, supply, customers, np.random.default_rng(SEED))
-        for supply in (city.supply, without)
+        for supply in (supply, without)
     )
-    is_on, pick_up = (series[:, customers.area] for series in (city.supply.is_on, city.supply.pick_up))
+    is_on, pick_up = supply.is_on, supply.pick_up
     assert (with_kw[~is_on] == 0).all()
     assert (with_kw >= without_kw).all()
     long_after, just_after = is_on & (pick_up < 1e-6), is_on & (pick_up > 0.5)
@@ -184,8 +191,8 @@ def test_weather_has_its_days_and_seasons(year: Year) -> None:
 
 def test_about_one_reading_in_a_hundred_is_abnormal_and_every_kind_occurs() -> None:
     city = simulate_city(Clock(date(2024, 3, 1), 90, 30), SEED)
-    parts = [simulate_block(city, SEED, block, METERS_PER_BLOCK) for block in range(BLOCKS)]
-    readings, anomalies = (pl.concat(frames) for frames in zip(*parts, strict=True))
+    blocks = [simulate_block(city, SEED, number, METERS_PER_BLOCK) for number in range(BLOCKS)]
+    readings, anomalies = (pl.concat([rows(block) for block in blocks]) for rows in (reading_rows, anomaly_rows))
     assert 0.007 < (readings["anomaly_label"] == "Abnormal").mean() < 0.014
     assert set(anomalies["kind"]) == {kind.name.lower() for kind in Kind} - {"normal"}
     share = anomalies.group_by("kind").agg(pl.col("readings").sum() / readings.height)
@@ -228,7 +235,7 @@ def test_each_kind_does_what_its_name_says(year: Year) -> None:
 
 def test_voltage_drops_at_the_evening_peak() -> None:
     city = simulate_city(Clock(date(2024, 4, 1), 20, 30), SEED)
-    readings, _ = simulate_block(city, SEED, 0, METERS_PER_BLOCK)
+    readings = reading_rows(simulate_block(city, SEED, 0, METERS_PER_BLOCK))
     by_hour = (
         readings.filter(pl.col("voltage_v") > 0)
         .group_by(pl.col("timestamp").str.slice(11, 2).alias("hour"))
@@ -248,6 +255,7 @@ def test_energy_does_not_depend_on_the_interval(interval_minutes: int) -> None:
         city = simulate_city(clock, SEED)
         customers = draw_customers(METERS_PER_BLOCK, np.random.default_rng(SEED))
         rng = np.random.default_rng(SEED)
-        return float(simulate_loads(clock, city.weather, city.supply, customers, rng).mean() * 24)
+        supply = city.supply.at(FEEDER_OF_METERS)
+        return float(simulate_loads(clock, city.weather, supply, customers, rng).mean() * 24)
 
     assert daily_kwh(interval_minutes) == pytest.approx(daily_kwh(30), rel=0.08)

@@ -15,8 +15,11 @@ from hypothesis import strategies as st
 from energy_iot.errors import UsageError
 from energy_iot.reporting.progress import Advance, Progress
 from energy_iot.simulation.anomalies import Kind
-from energy_iot.simulation.fleet import DEFAULT_START, INTERVALS_MINUTES, METERS_PER_BLOCK, FleetFiles, generate
-from energy_iot.simulation.writer import FleetWriter
+from energy_iot.simulation.block import METERS_PER_BLOCK
+from energy_iot.simulation.circumstances import Cause
+from energy_iot.simulation.fleet import DEFAULT_START, INTERVALS_MINUTES, FleetFiles, generate
+from energy_iot.simulation.theft import TheftKind
+from energy_iot.simulation.writer import FILES, READINGS_FILE, FleetWriter
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -25,6 +28,14 @@ starts = st.dates(date(2005, 1, 1), date(2024, 12, 1))
 meter_counts = st.integers(1, METERS_PER_BLOCK + 6)
 day_counts = st.integers(1, 5)
 intervals = st.sampled_from(INTERVALS_MINUTES[2:])  # the shortest ones only cost time
+# an empty file tells no types
+OVERRIDES = {
+    "is_theft": pl.Boolean,
+    "stolen_kwh": pl.Float64,
+    "energy_in_kwh": pl.Float64,
+    "start_time": pl.String,
+    "timestamp": pl.String,
+}
 few = settings(max_examples=12, deadline=None)
 
 
@@ -49,9 +60,15 @@ def test_readings_are_sound(meters: int, days: int, seed: int, start: date, inte
     with fleet(meters=meters, days=days, seed=seed, start=start, interval_minutes=interval_minutes) as (files, got, _):
         assert got.height == files.reading_count
         assert got.null_count().sum_horizontal().item() == 0
-        assert set(got["meter_id"]) == {f"M{number:06d}" for number in range(1, meters + 1)}
+        assert {meter_id.removesuffix("-2") for meter_id in got["meter_id"]} == {
+            f"M{number:06d}" for number in range(1, meters + 1)
+        }
         assert not got.select("meter_id", "timestamp").is_duplicated().any()
-        assert got.equals(got.sort("meter_id", "timestamp"))
+        # by service point, then time; but for late readings, which stand behind newer ones
+        place = got["meter_id"].str.strip_suffix("-2")
+        assert place.is_sorted()
+        newest = got.with_columns(newest=pl.col("timestamp").cum_max().over(place.alias("place")))["newest"]
+        assert (got["timestamp"] < newest).mean() < 0.1
 
         midnight = datetime(start.year, start.month, start.day)
         since = got["timestamp"] - midnight
@@ -62,7 +79,10 @@ def test_readings_are_sound(meters: int, days: int, seed: int, start: date, inte
         assert 0.5 * possible < got.height <= possible
 
         assert got["consumption_kwh"].min() >= 0
-        assert got["consumption_kwh"].max() < 20 * interval_minutes / 60
+        industry = pl.read_csv(files.meters).filter(pl.col("customer_class") == "industrial")["meter_id"].implode()
+        in_industry = pl.col("meter_id").is_in(industry)
+        assert (got.filter(~in_industry)["consumption_kwh"].max() or 0) < 20 * interval_minutes / 60
+        assert (got.filter(in_industry)["consumption_kwh"].max() or 0) < 180 * interval_minutes / 60
         assert (got["consumption_kwh"] * 1000 - (got["consumption_kwh"] * 1000).round()).abs().max() < 1e-6
         assert got["temperature_c"].is_between(5, 50).all()
         assert got["humidity_pct"].is_between(0, 100).all()
@@ -84,8 +104,8 @@ def test_the_same_arguments_give_the_same_bytes(
         "interval_minutes": interval_minutes,
     }
     with fleet(**arguments) as (first, *_), fleet(**arguments) as (second, *_):
-        assert first.readings.read_bytes() == second.readings.read_bytes()
-        assert first.anomalies.read_bytes() == second.anomalies.read_bytes()
+        for name in FILES:
+            assert (first.readings.parent / name).read_bytes() == (second.readings.parent / name).read_bytes()
 
 
 @few
@@ -97,6 +117,7 @@ def test_more_meters_leave_the_earlier_ones_as_they_were(meters: int, more: int,
     ):
         assert large.readings.read_bytes().startswith(small.readings.read_bytes())
         assert large.anomalies.read_bytes().startswith(small.anomalies.read_bytes())
+        assert large.meters.read_bytes().startswith(small.meters.read_bytes())
 
 
 @few
@@ -105,9 +126,11 @@ def test_more_days_leave_the_earlier_ones_as_they_were(
     days: int, more: int, seed: int, start: date, interval_minutes: int
 ) -> None:
     arguments = {"meters": 5, "seed": seed, "start": start, "interval_minutes": interval_minutes}
-    with fleet(days=days, **arguments) as (_, short, _), fleet(days=days + more, **arguments) as (_, long, _):
+    with fleet(days=days, **arguments) as (few, short, _), fleet(days=days + more, **arguments) as (many, long, _):
         end = datetime(start.year, start.month, start.day) + timedelta(days=days)
         assert long.filter(pl.col("timestamp") < end).equals(short)
+        short_flows, long_flows = (pl.read_csv(files.network_readings) for files in (few, many))
+        assert long_flows.filter(pl.col("timestamp") < f"{end}").equals(short_flows)
 
 
 def test_another_seed_is_another_city() -> None:
@@ -128,7 +151,8 @@ def test_labels_and_the_list_of_anomalies_agree(meters: int, days: int, seed: in
         )
         abnormal = readings.filter(pl.col("anomaly_label") == "Abnormal")
         # each abnormal reading lies in exactly one episode, and each reading of an episode is labelled
-        assert inside.select(readings.columns).sort("meter_id", "timestamp").equals(abnormal)
+        in_time = abnormal.sort("meter_id", "timestamp")  # late readings stand behind newer ones
+        assert inside.select(readings.columns).sort("meter_id", "timestamp").equals(in_time)
         counted = inside.group_by("meter_id", "start").len("seen")
         joined = anomalies.join(counted, on=["meter_id", "start"], how="left")
         assert (joined["readings"] == joined["seen"]).all()
@@ -239,7 +263,7 @@ def test_present_files_are_kept_unless_told(tmp_path: Path) -> None:
     assert files.readings.read_bytes() == before
     generate(tmp_path, meters=1, days=1, seed=1, overwrite=True)
     assert files.readings.read_bytes() != before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["anomalies.csv", "readings.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FILES)
 
 
 def test_a_folder_that_cannot_be_made_is_a_usage_error(tmp_path: Path) -> None:
@@ -269,7 +293,99 @@ def test_a_full_disk_is_said_and_leaves_nothing_behind(tmp_path: Path) -> None:
     if not full.exists():
         pytest.skip("no /dev/full on this system")
     (tmp_path / "readings.csv.partial").symlink_to(full)
-    many = pl.DataFrame({"readings": range(100_000)})
     with pytest.raises(UsageError, match="No space left"), FleetWriter(tmp_path) as writer:
-        writer.write(many, many)
+        writer.write({READINGS_FILE: b"a row\n" * 100_000})
     assert list(tmp_path.iterdir()) == []
+
+
+@few
+@given(
+    meters=meter_counts,
+    days=st.integers(1, 45),
+    seed=seeds,
+    start=starts,
+    theft_share=st.floats(0, 1),
+    theft_kinds=st.frozensets(st.sampled_from(list(TheftKind))),
+    taps_share=st.floats(0, 1),
+    before=st.sampled_from([0.0, 0.5, 1.0]),
+)
+def test_registry_network_and_truth_are_sound(
+    meters: int,
+    days: int,
+    seed: int,
+    start: date,
+    theft_share: float,
+    theft_kinds: frozenset[TheftKind],
+    taps_share: float,
+    before: float,
+) -> None:
+    options = {"theft_share": theft_share, "theft_kinds": theft_kinds, "taps_share": taps_share}
+    with fleet(
+        meters=meters,
+        days=days,
+        seed=seed,
+        start=start,
+        interval_minutes=60,
+        theft_before_start_share=before,
+        **options,
+    ) as (files, readings, _):
+        registry, nodes, flows, outages, truth = (
+            pl.read_csv(path, infer_schema_length=None, schema_overrides=OVERRIDES)
+            for path in (files.meters, files.network_nodes, files.network_readings, files.outages, files.truth)
+        )
+        counts = files.counts
+        assert registry.height == counts.meter_count
+        assert registry["service_point_id"].n_unique() == meters
+        assert set(readings["meter_id"]) <= set(registry["meter_id"])
+        assert registry["transformer_id"].is_in(nodes["node_id"].implode()).all()
+        assert nodes.height == counts.node_count
+        metered_nodes = nodes.filter(pl.col("node_type") != "substation")["node_id"]
+        assert set(flows["node_id"]) == set(metered_nodes)
+        assert flows.height == counts.network_reading_count <= len(metered_nodes) * days * 24
+        assert flows["energy_in_kwh"].min() >= 0
+        assert flows["energy_in_kwh"].null_count() == 0
+        assert not flows.select("node_id", "timestamp").is_duplicated().any()
+        assert outages.height == counts.outage_count
+        assert set(outages["node_id"]) <= set(metered_nodes)
+
+        first, last = f"{start} 00:00:00", f"{start + timedelta(days=days)} 00:00:00"
+        for frame in (flows.rename({"timestamp": "start_time"}), outages):
+            assert ((frame["start_time"] >= first) & (frame["start_time"] < last)).all()
+        thefts, innocent = truth.filter("is_theft"), truth.filter(~pl.col("is_theft"))
+        assert thefts.height == counts.theft_count + counts.tap_count
+        assert innocent.height == counts.innocent_count
+        assert thefts["stolen_kwh"].sum() == pytest.approx(counts.stolen_kwh)
+        assert set(thefts["kind"]) <= theft_kinds
+        assert thefts["subject_id"].is_unique().all()
+        of_meters = pl.col("subject_type") == "meter"
+        assert set(truth.filter(of_meters)["subject_id"]) <= set(registry["meter_id"])
+        assert set(truth.filter(~of_meters)["subject_id"]) <= set(nodes["node_id"])
+        assert set(innocent["kind"]) <= set(Cause)
+        begun = thefts["start_time"]
+        assert (begun < last).all()
+        if before == 0:
+            assert (begun >= first).all()
+        if before == 1 or days < 24:
+            assert (begun < first).all()
+        assert (innocent["start_time"] >= first).all()
+        takes = thefts.filter(~pl.col("kind").is_in([TheftKind.AVERAGE_SUBSTITUTION, TheftKind.DAY_REVERSAL]))
+        assert (takes["stolen_kwh"] >= 0).all()
+        assert (thefts.filter(kind=TheftKind.DAY_REVERSAL)["stolen_kwh"] == 0).all()
+
+
+def test_a_part_of_a_fleet_is_that_part_of_a_larger_one() -> None:
+    """What the registry and the truth say of a meter does not depend on how many there are."""
+    arguments = {"days": 40, "seed": 3, "interval_minutes": 60, "theft_share": 0.3, "taps_share": 1.0}
+    with fleet(meters=80, **arguments) as (small, *_), fleet(meters=140, **arguments) as (large, *_):
+        few_truths, many_truths = (pl.read_csv(files.truth) for files in (small, large))
+        few_nodes, many_nodes = (pl.read_csv(files.network_nodes) for files in (small, large))
+        known = pl.read_csv(small.meters)["meter_id"].implode()
+        assert few_truths.filter(subject_type="meter").equals(
+            many_truths.filter(subject_type="meter").filter(pl.col("subject_id").is_in(known))
+        )
+        assert few_nodes.equals(many_nodes.join(few_nodes.select("node_id"), on="node_id", how="semi"))
+        few_flows, many_flows = (pl.read_csv(files.network_readings) for files in (small, large))
+        filled = few_nodes.filter(node_type="transformer")["node_id"][:-1]
+        assert len(filled) >= 2
+        for node_id in filled:
+            assert few_flows.filter(node_id=node_id).equals(many_flows.filter(node_id=node_id))

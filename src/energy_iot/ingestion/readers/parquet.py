@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from energy_iot.errors import InputFileError
 from energy_iot.ingestion.readers.batch import LINE, Batch, printable, storable
 from energy_iot.ingestion.readers.containers import Part, explain_broken
-from energy_iot.ingestion.sources import Layout
+from energy_iot.ingestion.sources import FieldPlaces
 
 BATCH_ROWS: Final = 65_536
 BUFFER_BYTES: Final = 2**20
@@ -47,7 +47,7 @@ def read_column_names(part: Part) -> list[str]:
         return list(table.schema_arrow.names)
 
 
-def read_parquet(part: Part, layout: Layout) -> Iterator[Batch]:
+def read_parquet(part: Part, layout: FieldPlaces) -> Iterator[Batch]:
     """Yield the rows.
 
     Raises:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from energy_iot.errors import InputFileError
 from energy_iot.ingestion.readers.batch import LINE, Batch, Reject, storable
 from energy_iot.ingestion.readers.containers import Part
-from energy_iot.ingestion.sources import UTF8_BOM, Layout, SourceMapping
+from energy_iot.ingestion.sources import UTF8_BOM, FieldPlaces
 
 Bytes = NDArray[np.uint8]
 Positions = NDArray[np.int64]
@@ -90,7 +90,7 @@ def verify_readable(part: Part) -> None:
         pass
 
 
-def read_text(part: Part, layout: Layout, *, chunk_bytes: int = CHUNK_BYTES) -> Iterator[Batch]:
+def read_text(part: Part, layout: FieldPlaces, *, chunk_bytes: int = CHUNK_BYTES) -> Iterator[Batch]:
     """Yield the records after the header line.
 
     Raises:
@@ -164,7 +164,7 @@ def _after_header(records: bytes) -> tuple[bytes, int, bool]:
     return b"", skipped, False
 
 
-def _split(chunk: bytes, first_line: int, part: str, layout: Layout, progress: int) -> Batch:
+def _split(chunk: bytes, first_line: int, part: str, layout: FieldPlaces, progress: int) -> Batch:
     """Split whole lines (each ending with LF) into the fields of `layout`."""
     if not chunk.strip():  # looked at one by one, a packed gigabyte of blank lines would take minutes
         return Batch(part, frame_of_fields([], [], layout), [], chunk.count(NEWLINE), progress, lambda _: "")
@@ -202,7 +202,7 @@ def _split(chunk: bytes, first_line: int, part: str, layout: Layout, progress: i
     return Batch(part, frame, rejects, blank, progress, lambda line: storable(raw_line(line)))
 
 
-def _odd_lines(chunk: bytes, data: Bytes, starts: Positions, ends: Positions, layout: Layout) -> Mask:
+def _odd_lines(chunk: bytes, data: Bytes, starts: Positions, ends: Positions, layout: FieldPlaces) -> Mask:
     """Lines that polars must not split: blank, too long, oddly quoted, with NUL, not UTF-8, or of other field count."""
     wanted = len(layout.names) - 1
     delimiters = np.flatnonzero(data == ord(layout.mapping.delimiter))
@@ -254,9 +254,9 @@ def _is_utf8(raw: bytes) -> bool:
     return True
 
 
-def split_line(raw: bytes, layout: Layout) -> list[str] | str:
+def split_line(raw: bytes, layout: FieldPlaces) -> list[str] | str:
     """The fields of one line in UTF-8, or why it has none."""
-    mapping: SourceMapping = layout.mapping
+    mapping = layout.mapping
     if len(raw) > LONGEST_RECORD_BYTES:
         return f"the line has {len(raw):,} bytes, more than {LONGEST_RECORD_BYTES:,}"
     if NUL in raw:
@@ -288,7 +288,7 @@ def _quoted_line(delimiter: str) -> re.Pattern[str]:
     return re.compile(rf"{one_field}(?:{separator}{one_field})*+")
 
 
-def _regular_frame(regular: bytes, lines: Positions, layout: Layout) -> pl.DataFrame:
+def _regular_frame(regular: bytes, lines: Positions, layout: FieldPlaces) -> pl.DataFrame:
     if not len(lines):
         return frame_of_fields([], [], layout)
     positions = sorted(layout.columns.values())
@@ -308,7 +308,7 @@ def _regular_frame(regular: bytes, lines: Positions, layout: Layout) -> pl.DataF
     return frame.select(pl.Series(LINE, lines, dtype=pl.Int64), *layout.columns)
 
 
-def frame_of_fields(rows: list[list[str]], lines: list[int], layout: Layout) -> pl.DataFrame:
+def frame_of_fields(rows: list[list[str]], lines: list[int], layout: FieldPlaces) -> pl.DataFrame:
     """The frame of a batch from the fields of lines, and their numbers; an empty field is null, as polars has it."""
     return pl.DataFrame(
         [

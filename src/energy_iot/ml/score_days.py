@@ -1,0 +1,48 @@
+"""ml.score_days: how many readings of each day of a meter the version in force calls anomalies."""
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import polars as pl
+import pyarrow as pa
+
+from energy_iot.ml.config import SCORE_DAYS_TABLE
+
+NEW_DAYS: Final = "new_score_days"  # a temporary table
+COLUMNS: Final = "meter_id, reading_date, reading_count, anomaly_count"
+
+
+@dataclass
+class DayCounts:
+    """Counts by meter and day over batches of scores."""
+
+    _parts: list[pl.DataFrame] = field(default_factory=list)
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Count one batch with columns meter_id, reading_timestamp and is_anomaly."""
+        scores = pl.DataFrame(pl.from_arrow(batch.select(["meter_id", "reading_timestamp", "is_anomaly"])))
+        self._parts.append(
+            scores.group_by("meter_id", pl.col("reading_timestamp").dt.date().alias("reading_date")).agg(
+                reading_count=pl.len().cast(pl.Int64), anomaly_count=pl.col("is_anomaly").sum().cast(pl.Int64)
+            )
+        )
+
+    def total(self) -> pl.DataFrame:
+        """One row a meter and day: meter_id, reading_date, reading_count, anomaly_count; batches may divide a day."""
+        if not self._parts:
+            schema = {"meter_id": pl.String, "reading_date": pl.Date, "reading_count": pl.Int64}
+            return pl.DataFrame(schema=schema | {"anomaly_count": pl.Int64})
+        return pl.concat(self._parts).group_by("meter_id", "reading_date").sum()
+
+
+def insert_score_days(cursor: Any, counts: DayCounts) -> None:
+    """Write counts of days that the table has no rows for."""
+    cursor.execute(f"drop table if exists {NEW_DAYS}")
+    cursor.execute(f"create temp table {NEW_DAYS} (like {SCORE_DAYS_TABLE}) on commit drop")
+    total = counts.total()
+    if total.height:
+        cursor.adbc_ingest(
+            NEW_DAYS, total.to_arrow(compat_level=pl.CompatLevel.oldest()), mode="append", temporary=True
+        )
+    cursor.execute(f"insert into {SCORE_DAYS_TABLE} ({COLUMNS}) select {COLUMNS} from {NEW_DAYS}")
+    cursor.execute(f"analyze {SCORE_DAYS_TABLE}")
