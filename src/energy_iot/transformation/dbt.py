@@ -19,7 +19,7 @@ import click
 import psycopg
 
 from energy_iot.errors import EnergyIoTError, StorageError, TransformationError, UsageError
-from energy_iot.ml.config import SCORES_STATE
+from energy_iot.ml.config import SCORES_STATE, VERSION_IN_FORCE
 from energy_iot.pipeline import RunContext, StepReport
 from energy_iot.settings import PROJECT_DIR, Settings
 from energy_iot.storage.changes import CHANGED_DAYS_TABLE, changed_days_query, find_pending, fingerprint_of, read_state
@@ -165,10 +165,7 @@ _UP_TO_DATE: Final = StepReport(0, 0, skipped="up to date")
 
 def build_fingerprints(settings: Settings, connection: psycopg.Connection) -> dict[str, str]:
     """For each layer, a hash of all but readings that its tables follow from; that of the layer before is in it."""
-    version = connection.execute(
-        "select model_version from ml.model_versions where in_force_since is not null "
-        "order by in_force_since desc, model_version desc limit 1"
-    ).fetchone()
+    version = connection.execute(VERSION_IN_FORCE).fetchone()
     scores = read_state(connection, SCORES_STATE)
     staging = fingerprint_of(_sql_of("macros"), _sql_of("models/staging"))
     intermediate = fingerprint_of(staging, _sql_of("models/intermediate"), settings.history_days)
