@@ -6,7 +6,7 @@ with
 
 version_in_force as (
 
-    {{ version_in_force() | indent(4) }}
+    {{ version_in_force() }}
 
 )
 

@@ -25,7 +25,7 @@ features as (
 
 version_in_force as (
 
-    {{ version_in_force() | indent(4) }}
+    {{ version_in_force() }}
 
 ),
 
