@@ -5,9 +5,11 @@ measured on a home of a few readings and taken off both sides; what is left depe
 """
 
 import io
+import re
 import statistics
 import zipfile
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,13 @@ from rich.table import Table
 from benchmarks.measuring import read_status, run_command, step_seconds
 
 DAYS_ADDED = 5
-LINES_A_DAY = 24 * 60
 
 
 def measure(file: Path, scratch: Path, say: Callable[[str], None]) -> dict[str, Any]:
-    """All but the last days of a one-meter, one-minute file; then these days, one after the other."""
+    """All but the last days of a file; then these days, one after the other."""
     header, *lines = _read_lines(file)
-    history, days = lines[: -DAYS_ADDED * LINES_A_DAY], lines[-DAYS_ADDED * LINES_A_DAY :]
+    by_day = _split_by_day(header, lines)
+    history = list(chain.from_iterable(by_day[:-DAYS_ADDED]))
     home, small = scratch / "years", scratch / "few"
 
     def run(where: Path, name: str, content: list[str]) -> dict[str, Any]:
@@ -36,17 +38,12 @@ def measure(file: Path, scratch: Path, say: Callable[[str], None]) -> dict[str, 
     say(f"{len(history):,} readings of {file.name} ...")
     whole = run(home, "history", history)
     say(f"{DAYS_ADDED} days more, one after the other ...")
-    added = [
-        run(home, f"day_{number}", days[number * LINES_A_DAY : (number + 1) * LINES_A_DAY])
-        for number in range(DAYS_ADDED)
-    ]
+    added = [run(home, f"day_{number}", day) for number, day in enumerate(by_day[-DAYS_ADDED:])]
     say("the same steps with hardly any data ...")
-    # a day and a bit, so that every model has rows
-    few = run(small, "few", history[: LINES_A_DAY + 60])
-    few_added = [
-        run(small, f"few_{number}", history[LINES_A_DAY + 60 + number : LINES_A_DAY + 61 + number])
-        for number in range(DAYS_ADDED)
-    ]
+    # two days of one meter, so that every model has rows; then a reading at a time
+    some = [line for day in by_day[:3] for line in day if _meter(line) == _meter(by_day[0][0])]
+    few = run(small, "few", some[:-DAYS_ADDED])
+    few_added = [run(small, f"few_{number}", [line]) for number, line in enumerate(some[-DAYS_ADDED:])]
     say("everything whole again (--full-refresh) ...")
     refreshed = run_command(home, "run", "--full-refresh")
     day, fixed_day = (statistics.median(one["step_seconds"] for one in runs) for runs in (added, few_added))
@@ -71,6 +68,21 @@ def _read_lines(file: Path) -> list[str]:
     else:
         text = file.read_text()
     return text.splitlines(keepends=True)
+
+
+def _split_by_day(header: str, lines: list[str]) -> list[list[str]]:
+    """The lines of each day, in the order in which days first appear."""
+    names = re.split("[,;]", header.strip().lower())
+    place = next(number for number, name in enumerate(names) if name in {"date", "timestamp"})
+    days: dict[str, list[str]] = {}
+    for line in lines:
+        days.setdefault(re.split("[,;]", line, maxsplit=place + 1)[place].split(" ")[0], []).append(line)
+    return list(days.values())
+
+
+def _meter(line: str) -> str:
+    """The meter of a line in the long format; the same for all lines of a household, which name none."""
+    return line.split(",")[0] if "," in line else ""
 
 
 def tables(figures: dict[str, Any]) -> list[Table]:

@@ -1,7 +1,7 @@
 """Measure the pipeline, both sides of each comparison in one run, and write the figures as JSON.
 
     make bench                              every case, on data/raw/household_power_consumption.zip if it is there,
-                                            else on a generated one-minute household of the same size
+                                            else on a generated fleet with as many readings
     make bench BENCH="--only day growth"    some cases
     make bench BENCH=readings.csv           on a file of yours
 
@@ -25,7 +25,6 @@ from benchmarks import added_day, growth, whole_run
 
 ROOT = Path(__file__).resolve().parents[1]
 UCI_FILE = ROOT / "data" / "raw" / "household_power_consumption.zip"
-UCI_MINUTES = 2_075_259
 CASES = ("whole", "day", "growth")
 
 
@@ -49,7 +48,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="energy-iot-bench-") as folder:
         scratch = Path(folder)
         if {"whole", "day"} & set(options.only):
-            file = options.file or (UCI_FILE if UCI_FILE.exists() else _household(scratch))
+            file = options.file or (UCI_FILE if UCI_FILE.exists() else _fleet(scratch))
         if "whole" in options.only:
             figures["whole"] = whole_run.measure(file, scratch, console.print)
             console.print(*whole_run.tables(figures["whole"]))
@@ -65,12 +64,11 @@ def main() -> None:
     console.print(f"written to {written.relative_to(ROOT) if written.is_relative_to(ROOT) else written}")
 
 
-def _household(scratch: Path) -> Path:
-    """One household, each minute, as many rows as the UCI file."""
+def _fleet(scratch: Path) -> Path:
     from energy_iot.simulation.fleet import generate
 
-    days = -(-UCI_MINUTES // (24 * 60))
-    return generate(scratch / "household", meters=1, days=days, seed=1, interval_minutes=1).readings
+    # half-hours: about as many readings
+    return generate(scratch / "fleet", meters=490, days=90, seed=1).readings
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from uuid import uuid4
 
 from energy_iot import __version__
 from energy_iot.errors import EnergyIoTError, StorageError, StoreUnavailableError, UsageError
+from energy_iot.ml.config import VERSION_IN_FORCE
 from energy_iot.reporting.progress import Progress
 from energy_iot.settings import PROJECT_DIR, Settings
 from energy_iot.storage.role_names import LOADER, TRANSFORMER
@@ -266,8 +267,7 @@ def end_run(settings: Settings, run_id: str, *, error: BaseException | None = No
         )
         if complete:
             connection.execute(
-                "update quality.pipeline_runs set model_version = (select model_version from ml.model_versions "
-                "where in_force_since is not null order by in_force_since desc limit 1) where run_id = %s",
+                f"update quality.pipeline_runs set model_version = ({VERSION_IN_FORCE}) where run_id = %s",
                 (run_id,),
             )
 
@@ -542,10 +542,7 @@ def state_fingerprint(settings: Settings, postgres: "Postgres") -> str:
     """SHA-256 over all that the derived tables follow from: loaded files, model, settings that matter, program, SQL."""
     with postgres.connect() as connection:
         loaded = connection.execute("select sha256 from raw_data.ingested_files order by sha256").fetchall()
-        model = connection.execute(
-            "select model_version from ml.model_versions where in_force_since is not null "
-            "order by in_force_since desc limit 1"
-        ).fetchone()
+        model = connection.execute(VERSION_IN_FORCE).fetchone()
     code = [
         (str(path.relative_to(PROJECT_DIR)), hashlib.sha256(path.read_bytes()).hexdigest())
         for folder in ("dbt/models", "dbt/macros", "great_expectations/expectations")

@@ -27,6 +27,7 @@ HISTORY_PARTS = (
 # a killed COPY leaves a gap in the ids, and a killed training one in the versions
 NUMBERS = frozenset({"reading_id", "model_version"})
 LONGEST_DELAY_SECONDS = 2.0
+SHORT_DELAY_SECONDS = 0.2  # a day's file is ingested in about that
 RECOVERY_SECONDS = 4.0  # a run whose server was killed goes on, and is killed itself while it does
 
 
@@ -99,24 +100,27 @@ KILLS: dict[str, Callable[[Run], bool]] = {"pipeline": Run.kill_pipeline, "postg
 @pytest.mark.heavy
 def test_killed_at_random_moments(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
     rng = random.Random(SEED)
-    # the first file until it is all through; then a new one each time, so that every step has work to be killed in
-    schedule = [("pipeline", step, 1) for step in ALL_STEPS]
+    # the first file until it is all through; then a new one each time, so that every step has work to be killed in;
+    # the last round kills as the step begins: some take less time than any delay drawn
+    schedule = [("pipeline", step, 1, LONGEST_DELAY_SECONDS) for step in ALL_STEPS]
     schedule += [
-        (target, step, 2 + number)
-        for number, (target, step) in enumerate(product(["postgres", "postgres", "pipeline"], ALL_STEPS))
+        (target, step, 2 + number, longest)
+        for number, ((target, longest), step) in enumerate(
+            product(
+                [("postgres", LONGEST_DELAY_SECONDS), ("postgres", SHORT_DELAY_SECONDS), ("pipeline", 0.0)], ALL_STEPS
+            )
+        )
     ]
-    feed = random_feed(SEED, meters=12, days=90, files=HISTORY_PARTS + schedule[-1][2] - 1, intervals_minutes=(30,))
+    feed = random_feed(
+        SEED, meters=12, days=90, files=HISTORY_PARTS + len(schedule) - len(ALL_STEPS), intervals_minutes=(30,)
+    )
     history = tuple(chain.from_iterable(feed.files[:HISTORY_PARTS]))
     files = replace(feed, files=(history, *feed.files[HISTORY_PARTS:])).write(tmp_path / "feed")
     home, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
     kills: list[tuple[str, str]] = []
-    for target, step, given in schedule:
+    for target, step, given, longest in schedule:
         run = Run(home, files[:given])  # what an earlier run did not come to load is loaded first
-        if (
-            run.wait_for_step(step)
-            and not run.ended_within(rng.uniform(0, LONGEST_DELAY_SECONDS))
-            and KILLS[target](run)
-        ):
+        if run.wait_for_step(step) and not run.ended_within(rng.uniform(0, longest)) and KILLS[target](run):
             kills.append((target, run.current_step()))
         if target == "postgres" and not run.ended_within(rng.uniform(0, RECOVERY_SECONDS)) and run.kill_pipeline():
             kills.append(("pipeline, after its postgres", run.current_step()))

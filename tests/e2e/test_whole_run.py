@@ -91,6 +91,7 @@ def test_a_generated_fleet_goes_all_the_way_and_a_rerun_changes_nothing(tmp_path
         assert left.equals(right)
 
 
+@pytest.mark.heavy
 def test_the_spreadsheet_twin_gives_the_same_marts(tmp_path: Path) -> None:
     rows = kaggle_rows(1500)
     iso, spreadsheet = tmp_path / "iso.csv", tmp_path / "spreadsheet.csv.gz"
@@ -170,6 +171,7 @@ def test_an_unreadable_file_loads_nothing(tmp_path: Path) -> None:
     assert status(home)["rows"]["raw"] == 0
 
 
+@pytest.mark.heavy
 def test_steps_by_hand_give_what_run_gives(tmp_path: Path) -> None:
     file = tmp_path / "readings.csv"
     file.write_text(KAGGLE_HEADER + "".join(f"{at},{values}\n" for at, values in kaggle_rows(1200)))

@@ -38,6 +38,7 @@ def check(server: dict[str, str], feed: Feed) -> None:
         assert differences(incremental, derived_tables(at_once), leave_out=scores) == {}
 
 
+@pytest.mark.heavy
 def test_late_corrected_and_repeated_readings(postgres_server: dict[str, str]) -> None:
     check(postgres_server, random_feed(1, meters=12, days=75, files=3))
 

@@ -291,6 +291,10 @@ def opened(postgres_server: dict[str, str], tmp_path_factory: pytest.TempPathFac
     with new_database(postgres_server) as dsn:
         settings = Settings(home=tmp_path_factory.mktemp("warehouse"), postgres_dsn=dsn, history_days=HISTORY_DAYS)
         with open_postgres(settings) as postgres:
+            with postgres.connect() as connection:  # what the server reads by itself, and when, is not to be counted
+                connection.execute("alter table raw_data.meter_readings set (autovacuum_enabled = off)")
+                for index in ("timestamp", "file_id"):
+                    connection.execute(f"alter index raw_data.meter_readings_{index} set (autosummarize = off)".encode())
             yield Warehouse(settings, postgres)
 
 
@@ -358,9 +362,6 @@ def regular_days(first: int, last: int, file_id: int, meters: range = range(METE
 def warehouse(opened: Warehouse) -> Warehouse:
     """Sixty days of twenty meters, built whole; each test goes on where the one before ended."""
     opened.empty()
-    with opened.postgres.connect() as connection:  # what the server reads by itself, and when, is not to be counted
-        for index in ("timestamp", "file_id"):
-            connection.execute(f"alter index raw_data.meter_readings_{index} set (autosummarize = off)".encode())
     opened.load(regular_days(0, DAYS, 1))
     assert opened.build_all() == {"whole"}
     return opened

@@ -5,6 +5,7 @@
     unique_key=['meter_id', 'cast(reading_timestamp as date)'],
     indexes=[{'columns': ['meter_id', '(cast(reading_timestamp as date))']}],
     pre_hook=[
+        "{{ follow_meters() }}",
         "{{ find_affected_days(var('history_days')) }}",
         "{{ find_days_before([1]) }}",
         "{{ tell_rows_read('select sum(reading_count) as readings_read from '

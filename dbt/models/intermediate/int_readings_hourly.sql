@@ -1,7 +1,7 @@
 {{ config(
     unique_key=['meter_id', 'cast(hour_start as date)'],
     indexes=[{'columns': ['meter_id', '(cast(hour_start as date))']}],
-    pre_hook="{{ find_affected_days() }}"
+    pre_hook=["{{ find_affected_days() }}", "{{ follow_meters() }}"]
 ) }}
 
 with

@@ -25,11 +25,7 @@ features as (
 
 version_in_force as (
 
-    select model_version
-    from {{ source('ml', 'model_versions') }}
-    where in_force_since is not null
-    order by in_force_since desc, model_version desc
-    limit 1
+    {{ version_in_force() }}
 
 ),
 

@@ -15,6 +15,11 @@ FEATURES_STATE: Final = "int_consumption_features"
 METER_FEATURES_STATE: Final = "int_meter_features"
 SUSPICIONS_STATE: Final = "ml_meter_suspicions"
 
+# SQL of the version whose scores count: the one that came into force last; in_force_since is never the same twice.
+VERSION_IN_FORCE: Final = (
+    "select model_version from ml.model_versions where in_force_since is not null order by in_force_since desc limit 1"
+)
+
 # A feature over the last 24 h means something once this much of them is there: over less, a morning is compared with
 # a night.
 MIN_WINDOW_HOURS: Final = 18

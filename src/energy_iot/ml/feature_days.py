@@ -100,6 +100,8 @@ def survey_days(cursor: Any) -> Survey:
 
 
 def _make_new_rows(cursor: Any, days_table: str | None) -> None:
+    # along the table's index a day's sums are ready before the next one's begin; a hash would hold those of all days
+    cursor.execute("set local enable_hashagg = off")
     _create(cursor, NEW_ROWS_TABLE, feature_days_query(days_table))
     # one NaN or infinity makes the largest size so, and a forest would take it without a word
     sizes = ", ".join(f"max({name}_size) as {name}" for name in INPUT_COLUMNS)

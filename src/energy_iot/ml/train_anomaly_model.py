@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from sklearn.ensemble import IsolationForest
+from sklearn.tree import ExtraTreeRegressor
 
 from energy_iot.errors import ModelError
 from energy_iot.ml.config import (
@@ -57,6 +58,9 @@ def fit(matrix: Matrix, *, trees: int, seed: int) -> IsolationForest:
 def scores(forest: IsolationForest, matrix: Matrix) -> npt.NDArray[np.float64]:
     """The published score of each reading, shape (n_readings,), in (0, 1]; higher is stranger, 0.5 is ordinary.
 
+    It equals `-forest.score_samples(matrix)` to the last digit. That one exchanges the warning filters of the whole
+    process for each tree, which threads must not do at once.
+
     Raises:
         ModelError: `matrix` holds values that are no numbers.
 
@@ -70,8 +74,28 @@ def scores(forest: IsolationForest, matrix: Matrix) -> npt.NDArray[np.float64]:
     Source: s(x, n) = 2^(-E(h(x)) / c(n)) of Liu, Ting & Zhou (2008), doi:10.1109/ICDM.2008.17.
     """
     _refuse_non_numbers(matrix)
-    result: npt.NDArray[np.float64] = -forest.score_samples(matrix)
+    path_length = np.zeros(len(matrix))
+    for tree in forest.estimators_:
+        path_length += _leaf_path_lengths(tree)[tree.apply(matrix, check_input=False)]
+    usual = len(forest.estimators_) * _average_path_length(np.array([forest.max_samples_]))
+    # a forest of one reading has no path at all
+    relative = np.divide(path_length, usual, out=np.ones_like(path_length), where=usual > 0)
+    result: npt.NDArray[np.float64] = 2**-relative
     return result
+
+
+def _leaf_path_lengths(tree: ExtraTreeRegressor) -> npt.NDArray[np.float64]:
+    """Path length h of each node, were it a leaf: edges from the root, and what its readings still need to be apart."""
+    edges = tree.tree_.compute_node_depths()  # counts the root as 1
+    lengths: npt.NDArray[np.float64] = edges + _average_path_length(tree.tree_.n_node_samples) - 1.0
+    return lengths
+
+
+def _average_path_length(readings: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """c(n): edges of an unsuccessful search in a binary tree of n readings, equation 1 of the paper."""
+    n = np.maximum(readings, 3).astype(np.float64)
+    of_many = 2.0 * (np.log(n - 1.0) + np.euler_gamma) - 2.0 * (n - 1.0) / n
+    return np.select([readings <= 1, readings == 2], [0.0, 1.0], of_many)
 
 
 def _refuse_non_numbers(matrix: Matrix) -> None:

@@ -19,7 +19,7 @@ import click
 import psycopg
 
 from energy_iot.errors import EnergyIoTError, StorageError, TransformationError, UsageError
-from energy_iot.ml.config import SCORES_STATE, SUSPICIONS_STATE
+from energy_iot.ml.config import SCORES_STATE, SUSPICIONS_STATE, VERSION_IN_FORCE
 from energy_iot.pipeline import RunContext, StepReport
 from energy_iot.settings import PROJECT_DIR, Settings
 from energy_iot.storage.changes import CHANGED_DAYS_TABLE, changed_days_query, find_pending, fingerprint_of, read_state
@@ -176,10 +176,7 @@ def build_fingerprints(settings: Settings, connection: psycopg.Connection) -> di
     That is its SQL, the macros, the settings that its SQL names, the scores where it shows them, and all of that of the
     models that it reads. So no model is built whole for what does not concern it.
     """
-    version = connection.execute(
-        "select model_version from ml.model_versions where in_force_since is not null "
-        "order by in_force_since desc, model_version desc limit 1"
-    ).fetchone()
+    version = connection.execute(VERSION_IN_FORCE).fetchone()
     scores, suspicions = read_state(connection, SCORES_STATE), read_state(connection, SUSPICIONS_STATE)
     macros, models = _sql_of("macros"), _sql_of("models")
     found: dict[str, str] = {}
