@@ -294,7 +294,9 @@ def opened(postgres_server: dict[str, str], tmp_path_factory: pytest.TempPathFac
             with postgres.connect() as connection:  # what the server reads by itself, and when, is not to be counted
                 connection.execute("alter table raw_data.meter_readings set (autovacuum_enabled = off)")
                 for index in ("timestamp", "file_id"):
-                    connection.execute(f"alter index raw_data.meter_readings_{index} set (autosummarize = off)".encode())
+                    connection.execute(
+                        f"alter index raw_data.meter_readings_{index} set (autosummarize = off)".encode()
+                    )
             yield Warehouse(settings, postgres)
 
 
