@@ -107,7 +107,13 @@ def find_pending_suspicions(
     if row is None or not row[0] or features is None or scores is None:
         return None
     fingerprint = fingerprint_of(
-        features.fingerprint, scores.fingerprint, settings.trees, settings.random_seed, RANKING_VERSION
+        features.fingerprint,
+        scores.fingerprint,
+        settings.trees,
+        settings.random_seed,
+        settings.min_inspections,
+        settings.min_inspected_thefts,
+        RANKING_VERSION,
     )
     pending = find_pending(connection, SUSPICIONS_STATE, fingerprint, full_refresh=full_refresh)
     until = min(pending.until, features.change_id, scores.change_id)

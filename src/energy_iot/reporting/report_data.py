@@ -466,11 +466,12 @@ class _Reader:
             "select count(*) as files, coalesce(sum(readings_loaded), 0)::bigint as readings_loaded, "
             "coalesce(sum(readings_without_consumption), 0)::bigint as readings_without_consumption, "
             "coalesce(sum(readings_rejected), 0)::bigint as readings_rejected, "
-            "array_agg(distinct interval_minutes) as intervals_minutes from raw_data.ingested_files"
+            "array_agg(distinct interval_minutes) filter (where interval_minutes is not null) as intervals_minutes "
+            "from raw_data.ingested_files where content = 'readings'"
         )[0]
         if not row["files"]:
             return None
-        return Sources(**row | {"intervals_minutes": tuple(sorted(row["intervals_minutes"]))})
+        return Sources(**row | {"intervals_minutes": tuple(sorted(row["intervals_minutes"] or ()))})
 
     def _rejects(self) -> tuple[Reject, ...]:
         return self._all(
