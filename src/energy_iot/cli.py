@@ -58,6 +58,7 @@ app.add_typer(inspections_app, name="inspections")
 serve_app = typer.Typer(help="What other programs connect to.", no_args_is_help=True)
 app.add_typer(serve_app, name="serve")
 
+SHOWN_FINDINGS = 5
 INTERRUPTED_EXIT_CODE = 130  # what shells use for Ctrl-C
 
 
@@ -830,11 +831,15 @@ def _print_steps(summary: "RunSummary") -> None:
 
 
 def _print_outcome(settings: "Settings", summary: "RunSummary") -> None:
+    from energy_iot.reporting.findings import read_findings
     from energy_iot.reporting.status import read_loaded_rows
-    from energy_iot.reporting.summary import make_console, rows_table
+    from energy_iot.reporting.summary import findings_tables, make_console, rows_table
+    from energy_iot.storage.postgres import open_postgres
 
     _print_steps(summary)
-    make_console().print(rows_table(read_loaded_rows(settings)))
+    with open_postgres(settings) as postgres, postgres.connect() as connection:
+        findings = read_findings(connection, top_suspects=SHOWN_FINDINGS, top_nodes=SHOWN_FINDINGS)
+    make_console().print(rows_table(read_loaded_rows(settings)), findings_tables(findings))
 
 
 def _echo_json(value: object) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from energy_iot.reporting.report import vega_bundle, write_report
+from energy_iot.reporting.page import vega_bundle
+from energy_iot.reporting.report import write_report
 from energy_iot.settings import Settings
 from energy_iot.storage.postgres import Postgres
 from tests.report_fleet import Fleet, fill_tables, record_run

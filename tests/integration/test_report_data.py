@@ -9,7 +9,8 @@ import psycopg
 import pytest
 
 from energy_iot.errors import StorageError, UsageError
-from energy_iot.reporting.report import vega_bundle, write_report
+from energy_iot.reporting.page import vega_bundle
+from energy_iot.reporting.report import write_report
 from energy_iot.reporting.report_data import PLOTTED_ANOMALIES, PLOTTED_OTHERS, read_report_data
 from energy_iot.settings import Settings
 from energy_iot.storage.postgres import Postgres

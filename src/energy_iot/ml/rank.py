@@ -54,8 +54,15 @@ def read_ranking(postgres: Postgres) -> list[Suspect]:
     """
     with postgres.connect() as connection:
         ensure_list(connection)
-        cursor = connection.cursor(row_factory=class_row(Suspect))
-        cursor.execute(f"select {', '.join(COLUMNS)} from {LIST_TABLE} order by suspicion_rank".encode())
+        return read_suspects(connection)
+
+
+def read_suspects(connection: psycopg.Connection, *, top: int | None = None) -> list[Suspect]:
+    """The first `top` rows of the list, or all; the table must be there."""
+    with connection.cursor(row_factory=class_row(Suspect)) as cursor:
+        cursor.execute(
+            f"select {', '.join(COLUMNS)} from {LIST_TABLE} order by suspicion_rank limit %s".encode(), (top,)
+        )
         return cursor.fetchall()
 
 
@@ -65,12 +72,23 @@ def ensure_list(connection: psycopg.Connection) -> None:
     Raises:
         UsageError: There is none yet, or nobody on it.
     """
-    fix = "load readings of some weeks: energy-iot run FILE..."
+    ranked = count_ranked(connection)
+    if not ranked:
+        problem = (
+            "there is no inspection list yet"
+            if ranked is None
+            else "the inspection list is empty: no meter has whole days of readings"
+        )
+        raise UsageError(problem, fix="load readings of some weeks: energy-iot run FILE...")
+
+
+def count_ranked(connection: psycopg.Connection) -> int | None:
+    """Meters on the list; None before there is one."""
     row = connection.execute("select to_regclass(%s) is not null", (LIST_TABLE,)).fetchone()
     if row is None or not row[0]:
-        raise UsageError("there is no inspection list yet", fix=fix)
-    if connection.execute(f"select exists (select from {LIST_TABLE})".encode()).fetchone() != (True,):
-        raise UsageError("the inspection list is empty: no meter has whole days of readings", fix=fix)
+        return None
+    row = connection.execute(f"select count(*) from {LIST_TABLE}".encode()).fetchone()
+    return int(row[0]) if row else 0
 
 
 def to_csv(suspects: Sequence[Suspect]) -> str:

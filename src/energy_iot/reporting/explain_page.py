@@ -10,12 +10,12 @@ from energy_iot.errors import StorageError
 from energy_iot.ml.explain import Explanation, to_text
 from energy_iot.ml.rank import describe_loss, explanations
 from energy_iot.reporting import charts, explain_charts
-from energy_iot.reporting.report import (
-    _environment,
-    _replace,
-    _script,
-    _template_text,
+from energy_iot.reporting.page import (
     content_policy,
+    environment,
+    replace_file,
+    script_text,
+    template_text,
     vega_bundle,
 )
 from energy_iot.settings import Settings
@@ -41,7 +41,7 @@ def write_explanation(settings: Settings, explanation: Explanation, destination:
     destination = (destination or settings.reports_dir / name).expanduser().absolute()
     page = render_explanation(explanation, bundle=vega_bundle(settings.home / "cache"))
     try:
-        _replace(destination, page)
+        replace_file(destination, page)
     except OSError as error:
         raise StorageError(
             f"{destination}: the page cannot be written: {error.strerror or error}",
@@ -58,10 +58,10 @@ def render_explanation(explanation: Explanation, *, bundle: str) -> str:
         specs["profile"] = explain_charts.profile_chart(explanation)
         if explanation.node_days:
             specs["transformer"] = explain_charts.transformer_chart(explanation)
-    script, library = _script(_template_text("report.js")), _script(bundle)
+    script, library = script_text(template_text("report.js")), script_text(bundle)
     scripts = [library, script] if specs else [script]
     return (
-        _environment()
+        environment()
         .get_template("explain.html.j2")
         .render(
             explanation=explanation,
@@ -71,7 +71,7 @@ def render_explanation(explanation: Explanation, *, bundle: str) -> str:
             text=to_text(explanation),
             version=__version__,
             policy=content_policy(scripts),
-            style=Markup(_template_text("report.css")),  # noqa: S704  # our own file
+            style=Markup(template_text("report.css")),  # noqa: S704  # our own file
             script=script,
             bundle=library,
             config=charts.CONFIG,

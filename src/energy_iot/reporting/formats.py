@@ -1,6 +1,7 @@
 """Numbers, times and names as people read them: thousands separators, sensible digits, units, UTC."""
 
 import math
+from collections.abc import Mapping
 from datetime import date, datetime
 from typing import Any, Final
 
@@ -138,3 +139,11 @@ def value_text(value: Any) -> str:
         texts = ((key, "none" if item is None else value_text(item)) for key, item in value.items())
         return ", ".join(f"{key} {text}" for key, text in texts) or "none"
     return str(value)
+
+
+def limits(parameters: Mapping[str, Any]) -> str:
+    """The bounds of an expectation, in words."""
+    named = {"min_value": "at least", "max_value": "at most", "value_set": "one of", "mostly": "in a share of"}
+    return ", ".join(
+        f"{name} {value_text(parameters[key])}" for key, name in named.items() if parameters.get(key) is not None
+    )

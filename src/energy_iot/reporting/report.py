@@ -1,26 +1,31 @@
 """One HTML page about the last run and what the stores hold: self-contained, made to be sent by mail and printed."""
 
-import base64
-import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-import jinja2
 from markupsafe import Markup
 
 from energy_iot import __version__
 from energy_iot.errors import StorageError
+from energy_iot.ml.rank import explanations
 from energy_iot.pipeline import STEPS, Step
 from energy_iot.reporting import charts, formats, sentences
+from energy_iot.reporting.findings import LOSS_MONTHS
+from energy_iot.reporting.page import (
+    content_policy,
+    environment,
+    replace_file,
+    script_text,
+    template_text,
+    vega_bundle,
+)
 from energy_iot.reporting.report_data import (
     KINDS,
-    LOSS_MONTHS,
     TOP_ANOMALIES,
     Day,
     HourOfWeek,
@@ -83,28 +88,13 @@ def write_report(settings: Settings, destination: Path | None = None) -> Path:
         data_docs=quote(os.path.relpath(docs, destination.parent)) if docs.is_file() else None,
     )
     try:
-        _replace(destination, page)
+        replace_file(destination, page)
     except OSError as error:
         raise StorageError(
             f"{destination}: the report cannot be written: {error.strerror or error}",
             fix="choose another place, or make room and allow writing there",
         ) from error
     return destination
-
-
-def vega_bundle(cache: Path) -> str:
-    """Vega, Vega-Lite and vega-embed as one script without imports; bundled once, then kept in `cache` (saves 3 s)."""
-    import vl_convert
-
-    kept = cache / f"vega-{version('vl-convert-python')}.js"
-    if kept.is_file():
-        return kept.read_text(encoding="utf-8")
-    bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
-    try:
-        _replace(kept, bundle)
-    except OSError:  # a full or read-only disk: slower next time, no reason to fail
-        return bundle
-    return bundle
 
 
 def render_report(data: ReportData, *, settings: Settings, bundle: str, data_docs: str | None = None) -> str:
@@ -118,20 +108,20 @@ def render_report(data: ReportData, *, settings: Settings, bundle: str, data_doc
     """
     threshold = settings.score_threshold if data.threshold is None else data.threshold
     specs, texts = make_charts(data, threshold=threshold, min_completeness=settings.min_completeness)
-    script, library = _script(_template_text("report.js")), _script(bundle)
+    script, library = script_text(template_text("report.js")), script_text(bundle)
     scripts = [library, script] if specs else [script]
     features, card = _card(data)
     agreement, caveat = _agreement(data)
     failed_critical = sum(suite.failed_critical for suite in data.suites)
     steps = _steps(data)
     return (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
             data=data,
             version=__version__,
             policy=content_policy(scripts),
-            style=Markup(_template_text("report.css")),  # noqa: S704  # our own file
+            style=Markup(template_text("report.css")),  # noqa: S704  # our own file
             script=script,
             bundle=library,
             config=charts.CONFIG,
@@ -161,6 +151,8 @@ def render_report(data: ReportData, *, settings: Settings, bundle: str, data_doc
             card=card,
             agreement=agreement,
             caveat=caveat,
+            findings=data.findings,
+            explanations=explanations,
             loss_months=LOSS_MONTHS,
         )
     )
@@ -206,18 +198,6 @@ def by_month(days: Sequence[Day]) -> list[Month]:
             )
         )
     return months
-
-
-def content_policy(scripts: Sequence[str]) -> str:
-    """A Content-Security-Policy under which the page reaches nothing and runs no script but these, by their hashes."""
-    hashes = " ".join(
-        f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts
-    )
-    # Vega sets style attributes on what it draws, which no hash can allow
-    return (
-        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
-    )
 
 
 def _steps(data: ReportData) -> list[tuple[Step, StepRun | None, StepRun | None]]:
@@ -267,59 +247,3 @@ def _agreement(data: ReportData) -> tuple[list[tuple[str, Any]], str]:
     caveat = figures.pop("caveat", None) or DEFAULT_CAVEAT
     known = [(name, figures.pop(key)) for key, name in AGREEMENT_NAMES.items() if key in figures]
     return [*known, *((formats.words(key).capitalize(), value) for key, value in figures.items())], str(caveat)
-
-
-def _limits(parameters: Mapping[str, Any]) -> str:
-    """The bounds of an expectation, in words."""
-    named = {"min_value": "at least", "max_value": "at most", "value_set": "one of", "mostly": "in a share of"}
-    return ", ".join(
-        f"{name} {formats.value_text(parameters[key])}"
-        for key, name in named.items()
-        if parameters.get(key) is not None
-    )
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("energy_iot.reporting"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
-    environment.filters |= {
-        "count": formats.count,
-        "figure": formats.figure,
-        "share": formats.share,
-        "energy": formats.energy,
-        "energy_parts": lambda kwh: formats.energy(kwh).split(formats.THIN),
-        "instant": formats.instant,
-        "day": formats.day,
-        "money": formats.money,
-        "duration": formats.duration,
-        "plural": formats.plural,
-        "words": formats.words,
-        "value_text": formats.value_text,
-        "limits": _limits,
-    }
-    return environment
-
-
-def _template_text(name: str) -> str:
-    return (Path(__file__).parent / "templates" / name).read_text(encoding="utf-8")
-
-
-def _script(text: str) -> Markup:
-    """Script text that cannot end its own element; the same characters whose hash the policy holds."""
-    return Markup(text.replace("\r\n", "\n").replace("</script", "<\\/script"))  # noqa: S704  # our own, or Vega's
-
-
-def _replace(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -12,13 +12,11 @@ from psycopg.rows import class_row, dict_row
 from energy_iot.errors import UsageError
 from energy_iot.ml.reasons import explain_reading
 from energy_iot.pipeline import STEPS
+from energy_iot.reporting.findings import Findings, read_findings
 from energy_iot.storage.postgres import Postgres
 
 TOP_ANOMALIES: Final = 10
 TOP_METERS: Final = 20
-TOP_SUSPECTS: Final = 10
-TOP_NODES: Final = 10
-LOSS_MONTHS: Final = 3
 LONGEST_GAPS: Final = 5
 COMMON_REJECTS: Final = 5
 FAILURES_SHOWN: Final = 50
@@ -31,8 +29,6 @@ DAYS_INTERMEDIATE: Final = "intermediate.int_readings_daily"
 HOURS: Final = "intermediate.int_readings_hourly"
 GAPS: Final = "intermediate.int_reading_gaps"
 SCORES: Final = "marts.mart_anomaly_scores"
-INSPECTION_LIST: Final = "marts.mart_inspection_list"
-LOSSES: Final = "marts.mart_losses"
 
 # Knuth's multiplicative hash: a sample that is the same each time and follows no period of the day
 SPREAD_RANGE: Final = 4_294_967_296
@@ -252,42 +248,6 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Suspect:
-    """A meter of the inspection list; what is not known of it is None."""
-
-    suspicion_rank: int
-    meter_id: str
-    suspicion_score: float
-    reasons: str
-    suspected_since: date | None
-    lost_kwh: float | None
-    lost_value: float | None
-    currency: str | None
-    transformer_id: str | None
-
-
-@dataclass(frozen=True)
-class NodeLoss:
-    """Where a node's energy of the last months went; energies kWh, the value at the tariff of the customers below."""
-
-    node_id: str
-    node_type: str
-    first_month: date
-    last_month: date
-    energy_in_kwh: float
-    energy_metered_kwh: float
-    technical_loss_kwh: float
-    unexplained_kwh: float
-    unexplained_value: float | None
-    currency: str | None
-
-    @property
-    def unexplained_share(self) -> float:
-        """Unexplained energy over energy in."""
-        return self.unexplained_kwh / self.energy_in_kwh if self.energy_in_kwh else 0.0
-
-
-@dataclass(frozen=True)
 class Model:
     """A row of ml.model_versions; `card` is the JSON that lies beside the model's file."""
 
@@ -323,8 +283,7 @@ class ReportData:
     agreement: Mapping[str, Any] | None = None
     threshold: float | None = None
     model: Model | None = None
-    suspects: tuple[Suspect, ...] = ()
-    losses: tuple[NodeLoss, ...] = ()
+    findings: Findings = field(default_factory=Findings)
 
     @property
     def readings(self) -> int:
@@ -408,8 +367,7 @@ class _Reader:
             agreement=scoring.get("agreement"),
             threshold=scoring.get("threshold", model.score_threshold if model else None),
             model=model,
-            suspects=self._suspects() if self._filled(INSPECTION_LIST) else (),
-            losses=self._losses() if self._filled(LOSSES) else (),
+            findings=read_findings(self._connection),
         )
 
     # --- the run ----------------------------------------------------------------------------------------------
@@ -549,28 +507,6 @@ class _Reader:
         )
 
     # --- where to go ------------------------------------------------------------------------------------------
-    def _suspects(self) -> tuple[Suspect, ...]:
-        names = ", ".join(column.name for column in fields(Suspect))
-        return self._all(
-            Suspect,
-            f"select {names} from {INSPECTION_LIST} where suspicion_rank <= %s order by suspicion_rank",
-            (TOP_SUSPECTS,),
-        )
-
-    def _losses(self) -> tuple[NodeLoss, ...]:
-        """Transformers by the energy that nobody accounts for, over the last months."""
-        return self._all(
-            NodeLoss,
-            "select node_id, node_type, min(month_start) as first_month, max(month_start) as last_month, "
-            "sum(energy_in_kwh)::float8 as energy_in_kwh, sum(energy_metered_kwh)::float8 as energy_metered_kwh, "
-            "sum(technical_loss_kwh)::float8 as technical_loss_kwh, sum(unexplained_kwh)::float8 as unexplained_kwh, "
-            "sum(unexplained_value)::float8 as unexplained_value, max(currency) as currency "
-            f"from {LOSSES} where node_type = 'transformer' and month_start > "
-            f"(select max(month_start) from {LOSSES}) - make_interval(months => %s) "
-            "group by node_id, node_type order by unexplained_kwh desc, node_id limit %s",
-            (LOSS_MONTHS, TOP_NODES),
-        )
-
     # --- anomalies --------------------------------------------------------------------------------------------
     def _scores(self) -> Scores:
         totals = self._dicts(

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from energy_iot.ingestion.reject_list import RejectList
     from energy_iot.ml.evaluation.summary import Figure
     from energy_iot.ml.inspections import Inspection
+    from energy_iot.reporting.findings import Findings, NodeLoss
 
 STATUS_STYLES = {
     "succeeded": "green",
@@ -74,6 +75,47 @@ def rows_table(rows: Mapping[str, Any]) -> RenderableType:
         table.add_row(f"ClickHouse: {name}", _count(count))
     if rows["clickhouse"] is None:
         table.add_row("ClickHouse", "in use by another process")
+    return table
+
+
+def findings_tables(findings: "Findings") -> RenderableType:
+    """Where energy is lost, and whom to inspect first; nothing of what is not known."""
+    from energy_iot.ml.rank import to_table
+
+    tables: list[RenderableType] = []
+    if findings.losses:
+        tables.append(_losses_table(findings.losses))
+    if findings.suspects:
+        tables.append(to_table(findings.suspects, total=findings.meters_ranked))
+    return Group(*tables)
+
+
+def _losses_table(losses: Sequence["NodeLoss"]) -> Table:
+    first, last = min(node.first_month for node in losses), max(node.last_month for node in losses)
+    table = Table(
+        title=f"Transformers by the energy that nobody accounts for, {first:%Y-%m} to {last:%Y-%m}",
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        title_style="bold",
+    )
+    table.add_column("transformer")
+    for heading in ("energy in, kWh", "metered", "technical loss", "unexplained", "share", "value"):
+        table.add_column(heading, justify="right")
+    for node in losses:
+        table.add_row(
+            Text(node.node_id),
+            *(
+                f"{kwh:,.0f}"
+                for kwh in (
+                    node.energy_in_kwh,
+                    node.energy_metered_kwh,
+                    node.technical_loss_kwh,
+                    node.unexplained_kwh,
+                )
+            ),
+            f"{node.unexplained_share:.1%}",
+            "" if node.unexplained_value is None else f"{node.unexplained_value:,.0f} {node.currency or ''}".strip(),
+        )
     return table
 
 
