@@ -16,7 +16,9 @@ import pytest
 from typer.main import get_command
 
 from energy_iot.cli import app
+from energy_iot.ml.rank import Suspect
 from energy_iot.reporting import report
+from energy_iot.reporting.findings import Findings, NodeLoss
 from energy_iot.reporting.report import DEFAULT_CAVEAT, by_month, render_report
 from energy_iot.reporting.report_data import (
     Day,
@@ -85,6 +87,18 @@ def reading(meter: str, score: float, kind: str | None) -> ScoredReading:
     return ScoredReading(1, meter, datetime(2026, 1, 9, 18, 30), 2.1, score, kind, 4.2, 3.14)
 
 
+LOSS = NodeLoss("T01", "transformer", date(2026, 1, 1), date(2026, 3, 1), 9000, 7000, 500, 1500, 165_000, "XOF")
+
+
+def suspect(meter: str, **changes: Any) -> Suspect:
+    """A meter that fell to a third, of a tapped transformer."""
+    known = Suspect(
+        meter, 0.934, 1, 0.8, date(2026, 2, 11), 412.5, 45_375.0, "XOF", "T01", 0.17, "residential", None, None,
+        None, "consumption fell to 0.31 of before; flat for 12 days", date(2026, 3, 1),
+    )  # fmt: skip
+    return replace(known, **changes)
+
+
 def make_data(meter: str = "MTR-1", **changes: Any) -> ReportData:
     """A report with all its parts."""
     expectation = FailedExpectation(
@@ -111,6 +125,7 @@ def make_data(meter: str = "MTR-1", **changes: Any) -> ReportData:
         agreement={"roc_auc": 0.913, "recall": None, "caveat": "Labels are made, not found."},
         threshold=0.6,
         model=Model(1, "isolation_forest_v1.joblib", "9f" * 32, NOW, 960, 0.6, CARD),
+        findings=Findings((suspect(meter),), 2, (LOSS,)),
     )  # fmt: skip
     return replace(whole, **changes)
 
@@ -209,8 +224,31 @@ def test_the_whole_page_says_what_happened(settings: Settings) -> None:
         "All times are UTC",
         "ratio over its own mean",
         "scores 0, 1, 2 ... 299 (300 values)",
+        "consumption fell to 0.31 of before",
+        "412 kWh",
+        "45,375 XOF",
+        "1,500 kWh",
+        "16.7 %",
     ):
         assert said in page.text, said
+
+
+def test_what_speaks_against_a_suspect_is_said_too(settings: Settings) -> None:
+    unlikely = suspect(
+        "M1", reasons=None, suppressed_cause="vacancy", last_inspected_on=date(2026, 2, 20), last_found_theft=False,
+        lost_kwh=None, lost_value=None, suspected_since=None, transformer_id=None,
+    )  # fmt: skip
+    text = render(make_data(findings=Findings((unlikely,), 1)), settings).text
+    assert "nothing stands out by itself" in text
+    assert "score taken down: vacancy" in text
+    assert "inspected 2026-02-20: no theft found" in text
+    assert "Where energy is lost" not in text
+
+
+def test_without_a_list_or_a_network_their_parts_are_left_out(settings: Settings) -> None:
+    page = render(make_data(findings=Findings()), settings)
+    assert "Where to inspect first" not in page.text
+    assert "Where energy is lost" not in page.text
 
 
 def test_agreement_is_never_shown_without_a_caveat(settings: Settings) -> None:
