@@ -190,7 +190,8 @@ def build_fingerprints(settings: Settings, connection: psycopg.Connection) -> di
                 _named_settings(settings, text),
                 (version, scores and scores.fingerprint) if SCORES_SOURCE.search(text) else None,
                 (suspicions and suspicions.fingerprint) if SUSPICIONS_SOURCE.search(text) else None,
-                [fingerprint(read) for read in sorted(set(REFERENCE.findall(text)))],
+                # a model that is not there is for dbt to tell
+                [fingerprint(read) for read in sorted(set(REFERENCE.findall(text)) & set(models))],
             )
         return found[name]
 
