@@ -751,7 +751,8 @@ def test_dbt_acts_in_the_role_of_the_connection(settings: Settings, postgres: Po
     role = f"transformer_{uuid4().hex}"  # roles are the server's, and other tests share it
     with postgres.connect() as connection:
         connection.execute(
-            f"drop schema staging cascade; create schema staging; create role {role}; grant usage on schema raw_data, quality, ml to {role}; "
+            f"drop schema staging cascade; create schema staging; create role {role}; "
+            f"grant usage on schema raw_data, quality, ml to {role}; "
             f"grant select on all tables in schema raw_data, quality, ml to {role}; "
             f"grant insert, update on quality.derived_states to {role}; "
             f"grant usage, create on schema staging to {role}"
