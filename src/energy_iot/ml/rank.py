@@ -109,8 +109,8 @@ def to_json(suspects: Sequence[Suspect]) -> str:
     return json.dumps([asdict(suspect) for suspect in suspects], indent=2, default=str)
 
 
-def to_table(suspects: Sequence[Suspect], *, total: int) -> "Table":
-    """The list for a terminal."""
+def to_table(suspects: Sequence[Suspect], *, total: int, most_reasons: int | None = None) -> "Table":
+    """The list for a terminal; all reasons of each meter, or the first."""
     from rich import box
     from rich.table import Table
 
@@ -131,9 +131,21 @@ def to_table(suspects: Sequence[Suspect], *, total: int) -> "Table":
             str(suspect.suspected_since or ""),
             describe_loss(suspect),
             suspect.transformer_id or "",
-            "\n".join(explanations(suspect)),
+            "\n".join(shortened(explanations(suspect), most_reasons)),
         )
     return table
+
+
+def shortened(told: Sequence[str], most: int | None) -> list[str]:
+    """The first `most` of what is told, and how much more there is.
+
+    Example:
+        >>> shortened(["a", "b", "c"], 2)
+        ['a', 'b', 'and 1 more']
+    """
+    if most is None or len(told) <= most:
+        return list(told)
+    return [*told[:most], f"and {len(told) - most} more"]
 
 
 def describe_loss(suspect: Suspect) -> str:

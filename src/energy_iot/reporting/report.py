@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from energy_iot import __version__
 from energy_iot.errors import StorageError
-from energy_iot.ml.rank import explanations
+from energy_iot.ml.rank import explanations, shortened
 from energy_iot.pipeline import STEPS, Step
 from energy_iot.reporting import charts, formats, sentences
 from energy_iot.reporting.findings import LOSS_MONTHS
@@ -40,6 +40,7 @@ from energy_iot.storage.postgres import open_postgres
 REPORT_NAME: Final = "report.html"
 DATA_DOCS: Final = Path("data_docs") / "index.html"
 MONTHS_SHOWN: Final = 120
+SHOWN_REASONS: Final = 3
 AGREEMENT_NAMES: Final = {
     "roc_auc": "ROC-AUC (0.5 is chance, 1 is perfect)",
     "average_precision": "Average precision",
@@ -152,7 +153,7 @@ def render_report(data: ReportData, *, settings: Settings, bundle: str, data_doc
             agreement=agreement,
             caveat=caveat,
             findings=data.findings,
-            explanations=explanations,
+            explanations=lambda suspect: shortened(explanations(suspect), SHOWN_REASONS),
             loss_months=LOSS_MONTHS,
         )
     )

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from energy_iot.ml.inspections import Inspection
     from energy_iot.reporting.findings import Findings, NodeLoss
 
+SHOWN_REASONS = 2
+
 STATUS_STYLES = {
     "succeeded": "green",
     "skipped": "dim",
@@ -86,7 +88,8 @@ def findings_tables(findings: "Findings") -> RenderableType:
     if findings.losses:
         tables.append(_losses_table(findings.losses))
     if findings.suspects:
-        tables.append(to_table(findings.suspects, total=findings.meters_ranked))
+        tables.append(to_table(findings.suspects, total=findings.meters_ranked, most_reasons=SHOWN_REASONS))
+        tables.append(Text("all: energy-iot rank; why: energy-iot explain METER"))
     return Group(*tables)
 
 
