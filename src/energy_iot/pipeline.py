@@ -45,6 +45,7 @@ class Step:
         command: What runs it alone: `energy-iot` and these words.
         description: One line for people.
         role: The database role it acts in, on servers that have roles.
+        updates: What it brings up to date, store.schema.table: its Airflow assets.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Step:
     command: tuple[str, ...]
     description: str
     role: str = TRANSFORMER
+    updates: tuple[str, ...] = ()
 
 
 STEPS: Final[tuple[Step, ...]] = (
@@ -68,36 +70,52 @@ STEPS: Final[tuple[Step, ...]] = (
         ("ingest",),
         "Load new files into raw_data, each whole or not at all",
         LOADER,
+        updates=("postgres.raw_data.meter_readings",),
     ),
     Step(
         "dbt_run_staging",
         "energy_iot.transformation.dbt:run_staging",
         ("transform", "staging"),
         "One clean reading for each meter and instant",
+        updates=("postgres.staging.stg_meter_readings",),
     ),
     Step(
         "dbt_run_intermediate",
         "energy_iot.transformation.dbt:run_intermediate",
         ("transform", "intermediate"),
         "Hourly, daily, gaps and features",
+        updates=(
+            "postgres.intermediate.int_readings_hourly",
+            "postgres.intermediate.int_readings_daily",
+            "postgres.intermediate.int_consumption_features",
+            "postgres.intermediate.int_energy_balance",
+        ),
     ),
     Step(
         "ge_validate_staging",
         "energy_iot.quality.validation:validate_staging",
         ("validate", "staging"),
         "Judge the feed; a critical failure stops the run",
+        updates=("postgres.quality.validation_results",),
     ),
     Step(
         "ml_score",
         "energy_iot.ml.score_anomalies:score",
         ("score",),
         "Score each reading; trains first when no model fits",
+        updates=("postgres.ml.reading_scores", "postgres.ml.meter_suspicions"),
     ),
     Step(
         "dbt_run_marts",
         "energy_iot.transformation.dbt:run_marts",
         ("transform", "marts"),
         "Consumption metrics and anomaly scores for analysts",
+        updates=(
+            "postgres.marts.mart_consumption_metrics",
+            "postgres.marts.mart_anomaly_scores",
+            "postgres.marts.mart_inspection_list",
+            "postgres.marts.mart_losses",
+        ),
     ),
     Step(
         "ge_validate_marts",
@@ -110,6 +128,12 @@ STEPS: Final[tuple[Step, ...]] = (
         "energy_iot.sync.postgres_to_clickhouse:sync",
         ("sync",),
         "Publish the marts to ClickHouse and compare both sides",
+        updates=(
+            "clickhouse.energy_analytics.consumption_metrics",
+            "clickhouse.energy_analytics.anomaly_scores",
+            "clickhouse.energy_analytics.inspection_list",
+            "clickhouse.energy_analytics.losses",
+        ),
     ),
 )
 
@@ -165,6 +189,7 @@ class RunOptions:
 
     Attributes:
         files: Files or folders to load.
+        pattern: Which files of the folders, such as readings_*.csv.gz.
         source: Source mapping, by name or file; None to recognise it.
         full_refresh: Build everything derived whole, not only what changed.
         rescore: What to score again with the newest model: "all", or days as FIRST..LAST; None for what changed.
@@ -172,9 +197,11 @@ class RunOptions:
         forget_run: Run whose files are to be taken out.
         corrected_rejects: Exported rejects whose lines were corrected; None to try them as they are.
         wait_seconds: How long to wait for another run on the same database to end.
+        before: Leave files for a later run that hold readings of this instant (UTC) or after it; None takes all.
     """
 
     files: tuple[Path, ...] = ()
+    pattern: str = "*"
     source: str | None = None
     full_refresh: bool = False
     rescore: str | None = None
@@ -182,12 +209,23 @@ class RunOptions:
     forget_run: str | None = None
     corrected_rejects: Path | None = None
     wait_seconds: float = 0
+    before: datetime | None = None
 
     def to_json(self) -> str:
         """JSON text with absolute paths; what was not asked for is left out."""
         asked = {name: value for name, value in asdict(self).items() if value != getattr(RunOptions(), name)}
         files = [os.fsencode(file.absolute()).decode("utf-8", errors="backslashreplace") for file in self.files]
         return json.dumps(asked | {"files": files}, default=str)
+
+    @classmethod
+    def from_json(cls, asked: Mapping[str, Any]) -> "RunOptions":
+        """The options that `to_json` wrote, read back."""
+        found = dict(asked) | {"files": tuple(map(Path, asked["files"]))}
+        if "corrected_rejects" in found:
+            found["corrected_rejects"] = Path(found["corrected_rejects"])
+        if "before" in found:
+            found["before"] = datetime.fromisoformat(found["before"])
+        return cls(**found)
 
 
 @dataclass(frozen=True)
@@ -447,6 +485,50 @@ def run_steps(
     return RunSummary(context.run_id, "succeeded", time.monotonic() - started, tuple(done))
 
 
+def run_step_of(settings: Settings, run_id: str, name: str, *, progress: Progress | None = None) -> StepRun:
+    """Run one step of a run that `start_run` recorded, in a process of its own: what an orchestrator's task does.
+
+    The step holds the database's lock, no longer: another run may come between two steps, and each step finds out for
+    itself what it has to follow. `end_run` records the end.
+
+    Raises:
+        UsageError: There is no such run.
+        HomeInUseError: Another run holds the database, and did not end within the run's `wait_seconds`.
+    """
+    from energy_iot.logs import bind_run
+    from energy_iot.storage.postgres import open_postgres, settings_for_role
+    from energy_iot.storage.run_lock import hold_run_lock
+
+    with open_postgres(settings_for_role(settings, find_step(name).role)) as postgres:
+        options = _read_options(postgres, run_id)
+        with hold_run_lock(postgres, run=f"{name} of {run_id}", wait_seconds=options.wait_seconds) as lock:
+            with postgres.connect() as connection:
+                _close_dead_runs(connection, but=run_id)
+                connection.execute(  # a run in between may have taken it for dead, and a retry goes on after an error
+                    "update quality.pipeline_runs set status = 'running', ended_at = null, error = null "
+                    "where run_id = %s",
+                    (run_id,),
+                )
+            with bind_run(run_id):
+                return run_step(name, RunContext(settings, run_id, options, progress or Progress(), lock))
+
+
+def nothing_to_do(settings: Settings, run_id: str) -> bool:
+    """Whether a run whose files were all loaded before would leave everything as the last complete run left it."""
+    from energy_iot.storage.postgres import open_postgres
+
+    with open_postgres(settings) as postgres:
+        return _is_up_to_date(RunContext(settings, run_id, _read_options(postgres, run_id)), postgres)
+
+
+def _read_options(postgres: "Postgres", run_id: str) -> RunOptions:
+    with postgres.connect() as connection:
+        row = connection.execute("select options from quality.pipeline_runs where run_id = %s", (run_id,)).fetchone()
+    if row is None:
+        raise UsageError(f"no run '{run_id}' is recorded here", fix="energy-iot status --last 20 lists the last ones")
+    return RunOptions.from_json(row[0])
+
+
 @contextmanager
 def _recorded_run(
     settings: Settings, options: RunOptions, names: tuple[str, ...], progress: Progress
@@ -485,12 +567,17 @@ def _recorded_run(
             remove_old_records(acting)
 
 
-def _close_dead_runs(connection: "psycopg.Connection") -> None:
-    """Give runs that ended without a word their end: whoever holds the lock is alone, so none of them runs."""
+def _close_dead_runs(connection: "psycopg.Connection", *, but: str | None = None) -> None:
+    """Give runs that ended without a word their end: whoever holds the lock is alone, so none of them runs.
+
+    The run `but` goes on, in other processes one after the other; its steps do not.
+    """
     for table in ("quality.pipeline_runs", "quality.step_runs"):
         connection.execute(
             f"update {table} set status = 'interrupted', ended_at = now() at time zone 'utc', "
-            "error = 'its process ended without a word (killed, or the machine went down)' where status = 'running'"
+            "error = 'its process ended without a word (killed, or the machine went down)' "
+            "where status = 'running' and (run_id <> %s or %s)",
+            (but or "", table == "quality.step_runs"),
         )
 
 

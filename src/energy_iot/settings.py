@@ -135,6 +135,24 @@ class Settings(BaseSettings):
     )
     min_inspected_thefts: int = Field(30, ge=10, description="of which so many must steal, and as many must not.")
 
+    # --- orchestration and alerts -----------------------------------------------------------------------------
+    landing_dir: Path = Field(
+        Path("data/landing"), description="Folder that the daily run takes files from; relative to the project's."
+    )
+    landing_pattern: str = Field("*", min_length=1, description="Which of its files, such as readings_*.csv.gz.")
+    airflow_port: int = Field(18080, ge=0, le=65535, description="Loopback port of `energy-iot serve airflow`.")
+    airflow_database_url: SecretStr | None = Field(
+        None, description="Airflow's own PostgreSQL database; unset, one in the embedded server."
+    )
+    alert_webhook_url: SecretStr | None = Field(
+        None, description="Where a failed daily run is told, as Slack and its like take it: https://..."
+    )
+    alert_email_to: str | None = Field(None, description="Who gets a mail about it; commas between several.")
+    alert_email_from: str = Field("energy-iot@localhost", description="Sender of these mails.")
+    alert_smtp_url: SecretStr | None = Field(
+        None, description="Through which server: smtp://user:password@host:587, or smtps:// for TLS from the start."
+    )
+
     @field_validator("expected_anomaly_share", mode="before")
     @classmethod
     def _bounds_from_text(cls, value: object) -> object:

@@ -1,6 +1,7 @@
 """What becomes of one file on its way into raw_data: its row there, its report, and when it is refused."""
 
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from typing import Any, Final, Literal
 
 import psycopg
@@ -11,10 +12,15 @@ from energy_iot.pipeline import RunContext
 from energy_iot.storage.changes import READINGS
 
 SHOWN_REJECTS: Final = 3
-Status = Literal["new", "loaded", "already loaded"]
+Status = Literal["new", "loaded", "already loaded", "left for later"]
 NEW: Final = "new"
 LOADED: Final = "loaded"
 ALREADY_LOADED: Final = "already loaded"
+LEFT_FOR_LATER: Final = "left for later"
+
+
+class LeftForLaterError(Exception):
+    """A file holds readings that this run is not to take yet: nothing of it is loaded."""
 
 
 @dataclass
@@ -79,6 +85,16 @@ def register(connection: psycopg.Connection, source: SourceFile | RegistryFile, 
         ),
     ).fetchone()
     return int(row[0]) if row else None
+
+
+def leave_for_later(last: datetime | None, before: datetime | None) -> None:
+    """Give a file up whose latest reading is of `before` or after it, both UTC.
+
+    Raises:
+        LeftForLaterError: It is; to be caught outside of the file's transaction.
+    """
+    if last is not None and before is not None and last >= before:
+        raise LeftForLaterError
 
 
 def refuse_too_many_rejects(report: FileReport, allowed: float) -> None:

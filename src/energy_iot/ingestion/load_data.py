@@ -20,11 +20,14 @@ from energy_iot.errors import EnergyIoTError, InputFileError, UnknownFormatError
 from energy_iot.ingestion.file_layout import describe_layout
 from energy_iot.ingestion.file_report import (
     ALREADY_LOADED,
+    LEFT_FOR_LATER,
     LOADED,
     NEW,
     SHOWN_REJECTS,
     FileReport,
+    LeftForLaterError,
     Status,
+    leave_for_later,
     refuse_too_many_rejects,
     register,
 )
@@ -97,6 +100,8 @@ def ingest_data(context: RunContext) -> StepReport:
                     reports.append(load_registry(source, context, postgres))
                 else:
                     reports.append(_load(source, context, postgres))
+            except LeftForLaterError:
+                reports.append(_report(source, LEFT_FOR_LATER))
             except EnergyIoTError as error:
                 if len(sources) == 1:
                     raise
@@ -128,7 +133,7 @@ def ingest_data(context: RunContext) -> StepReport:
 def _inspect_all(context: RunContext, *, verify: bool) -> tuple[list[SourceFile | RegistryFile], list[str]]:
     """The recognised files, and what was ignored in and beside them."""
     mappings = choose_mappings(context.options.source)
-    paths = expand(context.options.files)
+    paths = expand(context.options.files, context.options.pattern)
     named = {path.expanduser().resolve() for path in context.options.files}
     sources: list[SourceFile | RegistryFile] = []
     strangers: list[tuple[str, UnknownFormatError]] = []
@@ -173,8 +178,10 @@ def _report(source: SourceFile | RegistryFile, status: Status) -> FileReport:
 
 
 def _nothing_new(reports: list[FileReport]) -> str | None:
-    if any(report.status != ALREADY_LOADED for report in reports):
+    if any(report.status in {NEW, LOADED} for report in reports):
         return None
+    if later := sum(report.status == LEFT_FOR_LATER for report in reports):
+        return f"nothing new: {later} of {len(reports)} files hold later readings than this run takes"
     names = ", ".join(report.file for report in reports[:SHOWN_REJECTS])
     more = f" and {len(reports) - SHOWN_REJECTS} more" if len(reports) > SHOWN_REJECTS else ""
     return f"nothing new: {names}{more} {'was' if len(reports) == 1 else 'were'} loaded before"
@@ -216,7 +223,7 @@ def _load(source: SourceFile, context: RunContext, postgres: Postgres) -> FileRe
         if file_id is None:  # another process was faster
             return _report(source, ALREADY_LOADED)
         collect_days(connection)
-        _copy_readings(connection, source, parser, file_id, report, advance)
+        _copy_readings(connection, source, parser, file_id, report, advance, before=context.options.before)
         if not report.lines:
             raise InputFileError(f"{source.name}: it has a header and no readings", fix="export the readings again")
         refuse_too_many_rejects(report, context.settings.max_rejected_share)
@@ -269,6 +276,8 @@ def _copy_readings(
     file_id: int,
     report: FileReport,
     advance: Advance,
+    *,
+    before: datetime | None,
 ) -> None:
     def prepare() -> Generator[_Chunk]:
         for batch, layout in source.read():
@@ -296,6 +305,7 @@ def _copy_readings(
                 report.without_consumption += readings["electricity_consumed"].null_count()
                 times = readings["timestamp"]
                 first, last = _extremes(first, last, times.min(), times.max())
+                leave_for_later(last, before)
             if rejects:
                 copy_frame(connection, REJECTS_TABLE, reject_frame(rejects, file_id))
                 shown = [f"line {reject.line_number}: {reject.reason}" for reject in rejects]

@@ -19,6 +19,7 @@ from energy_iot.ingestion.file_report import (
     LOADED,
     SHOWN_REJECTS,
     FileReport,
+    leave_for_later,
     refuse_too_many_rejects,
     register,
 )
@@ -57,6 +58,8 @@ def load_registry(source: RegistryFile, context: RunContext, postgres: Postgres)
         connection.execute("create temporary table node_days_of_file (node_id text, reading_date date) on commit drop")
         with closing(_loaded(connection, source, parser, file_id, report)) as batches:
             for progress in batches:
+                if report.last_timestamp:
+                    leave_for_later(datetime.fromisoformat(report.last_timestamp), context.options.before)
                 advance(progress)
         if not report.lines:
             raise InputFileError(f"{source.name}: it has a header and no lines", fix="export it again")

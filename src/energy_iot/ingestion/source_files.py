@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -76,8 +77,8 @@ class RegistryFile(RecognisedFile[RegistryLayout]):
     """A file of the registry, of what flows through the network, of outages or inspections."""
 
 
-def expand(files: tuple[Path, ...]) -> list[Path]:
-    """The files meant: folders become their files of known kinds, in order of name; each file once.
+def expand(files: tuple[Path, ...], pattern: str = "*") -> list[Path]:
+    """The files meant: folders become their files of known kinds that fit `pattern`, in order of name; each file once.
 
     Raises:
         InputFileError: One does not exist, is no regular file, or a folder holds none.
@@ -88,7 +89,7 @@ def expand(files: tuple[Path, ...]) -> list[Path]:
         name = printable(os.fsencode(path).decode("utf-8", errors="backslashreplace"))
         with explain_broken(name):
             if path.is_dir():
-                found += _files_in(path)
+                found += _files_in(path, pattern)
             elif path.is_file():
                 found.append(path)
             elif path.exists():
@@ -101,12 +102,20 @@ def expand(files: tuple[Path, ...]) -> list[Path]:
     return list(unique.values())
 
 
-def _files_in(folder: Path) -> list[Path]:
-    inside = [
+def files_in(folder: Path, pattern: str = "*") -> list[Path]:
+    """The files of known kinds in a folder whose names fit `pattern`, in order of name."""
+    return [
         path
         for path in sorted(folder.iterdir())
-        if path.suffix.lower() in KNOWN_SUFFIXES and not path.name.startswith(".") and path.is_file()
+        if path.suffix.lower() in KNOWN_SUFFIXES
+        and not path.name.startswith(".")
+        and fnmatch(path.name, pattern)
+        and path.is_file()
     ]
+
+
+def _files_in(folder: Path, pattern: str) -> list[Path]:
+    inside = files_in(folder, pattern)
     if not inside:
         raise InputFileError(
             f"{printable_name(folder)} holds no file that ends with {', '.join(KNOWN_SUFFIXES)}",
