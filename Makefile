@@ -9,6 +9,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python -m energy_iot
 STAMP := .venv/.installed
+AIRFLOW_STAMP := .venv/.airflow_installed
 
 # What the data targets work on; override on the command line: make ingest FILES="a.csv b.csv" STATE=.my_state
 FILES ?= data/raw
@@ -55,11 +56,19 @@ $(STAMP): requirements/pipeline.txt pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $(STAMP)
 
+$(AIRFLOW_STAMP): $(STAMP) requirements/airflow.txt
+	@echo "adding Airflow to .venv (once; about a minute) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/airflow.txt
+	@touch $(AIRFLOW_STAMP)
+
 .PHONY: requirements
 requirements:  ## Compile the pins anew from pyproject.toml (needs uv)
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-annotate \
 		--no-strip-extras --custom-compile-command "make requirements" \
 		--upgrade --quiet --output-file requirements/pipeline.txt
+	uv pip compile pyproject.toml --extra airflow --group dev --universal --python-version 3.11 --generate-hashes \
+		--no-annotate --no-strip-extras --custom-compile-command "make requirements" \
+		--constraints requirements/pipeline.txt --quiet --output-file requirements/airflow.txt
 
 .PHONY: doctor
 doctor: $(STAMP)  ## Check what is installed, reachable and free
@@ -122,6 +131,17 @@ dbt-build: $(STAMP)  ## Build and test the models
 dbt-docs: $(STAMP)  ## Generate the models' documentation and serve it until Ctrl-C
 	@$(RUN) --home $(STATE) dbt docs generate
 	@$(RUN) --home $(STATE) dbt docs serve --host 127.0.0.1 --no-browser
+
+##@ Airflow
+
+.PHONY: airflow
+airflow: $(AIRFLOW_STAMP)  ## Run Airflow until Ctrl-C; prints its address and password
+	@mkdir -p data/landing
+	@$(RUN) --home $(STATE) serve airflow
+
+.PHONY: airflow-run
+airflow-run: $(AIRFLOW_STAMP)  ## Have the running Airflow do the daily run now, and follow it (FILES="a.csv" instead of data/landing)
+	@$(RUN) --home $(STATE) trigger $(if $(filter command line environment,$(origin FILES)),$(FILES))
 
 ##@ Great Expectations
 

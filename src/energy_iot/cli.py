@@ -570,6 +570,68 @@ def serve_clickhouse(
     serve(settings, port=port, started=tell)
 
 
+@serve_app.command("airflow")
+def serve_airflow(
+    context: typer.Context,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Of its pages, on the loopback address; 0 takes a free one.")
+    ] = None,
+) -> None:
+    """Run Airflow: api-server, scheduler, dag-processor.
+
+    The daily run then starts by itself at 06:00 UTC. Ctrl-C stops all of its processes.
+    """
+    from energy_iot.logs import configure_logging
+    from energy_iot.orchestration.airflow_servers import AirflowAddress, airflow_home, serve
+
+    invocation: Invocation = context.obj
+    settings = invocation.settings()
+    configure_logging(settings, quiet=invocation.quiet, verbose=invocation.verbose)
+
+    def tell(address: AirflowAddress) -> None:
+        typer.echo(f"Airflow answers on {address.url}")
+        typer.echo(f"user {address.user}, password {address.password} (until it stops)")
+        typer.echo(f"its logs are in {airflow_home(settings)}; Ctrl-C stops it")
+
+    typer.echo("starting Airflow; it takes half a minute, the first time longer ...")
+    serve(settings, port=port, started=tell)
+
+
+@app.command()
+def trigger(
+    context: typer.Context,
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="FILE", help=f"{FILES_HELP} None: the landing folder.", show_default=False),
+    ] = None,
+    source: Source = None,
+    full_refresh: FullRefresh = False,
+    rescore: Rescore = None,
+) -> None:
+    """Have Airflow do the daily run now, and follow it.
+
+    Airflow must run: energy-iot serve airflow
+    """
+    from energy_iot.orchestration.airflow_client import trigger_and_follow
+    from energy_iot.orchestration.airflow_servers import read_address
+
+    invocation: Invocation = context.obj
+    asked = {
+        "files": [str(file.absolute()) for file in files or ()] or None,
+        "source": source,
+        "full_refresh": full_refresh,
+        "rescore": rescore,
+    }
+    address = read_address(invocation.settings())
+    run = trigger_and_follow(address, asked, progress=invocation.progress())
+    typer.echo(f"{run.run_id}: {run.state} in {run.seconds:.1f} s")
+    if run.state != "success":
+        raise EnergyIoTError(
+            f"the run failed in {', '.join(name for name, state in run.tasks.items() if state == 'failed')}",
+            fix=f"its log is on {address.url}",
+        )
+
+
 # --- data -----------------------------------------------------------------------------------------------------------
 
 

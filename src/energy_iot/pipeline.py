@@ -31,7 +31,8 @@ log = logging.getLogger(__name__)
 
 WITHOUT_EFFECT_ON_RESULTS: Final = {
     "home", "postgres_dsn", "postgres_admin_dsn", "clickhouse_url", "store_attempts", "store_retry_seconds",
-    "keep_runs_days", "logging_config", "clickhouse_http_port",
+    "keep_runs_days", "logging_config", "clickhouse_http_port", "landing_dir", "landing_pattern", "airflow_port",
+    "airflow_database_url", "alert_webhook_url", "alert_email_to", "alert_email_from", "alert_smtp_url",
 }  # fmt: skip
 
 
