@@ -61,6 +61,9 @@ $(AIRFLOW_STAMP): $(STAMP) requirements/airflow.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/airflow.txt
 	@touch $(AIRFLOW_STAMP)
 
+.PHONY: install-airflow
+install-airflow: $(AIRFLOW_STAMP)  ## Add Airflow to .venv
+
 .PHONY: requirements
 requirements:  ## Compile the pins anew from pyproject.toml (needs uv)
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-annotate \
@@ -160,7 +163,7 @@ ge-docs: $(STAMP)  ## Build the Data Docs and say where they are
 ##@ Development
 
 .PHONY: test-heavy
-test-heavy: $(STAMP)  ## Pass the heavy tests only (browser, kills, thousands of files; a quarter of an hour)
+test-heavy: $(AIRFLOW_STAMP)  ## Pass the heavy tests only (Airflow, browser, kills, thousands of files; half an hour)
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m heavy
 
 .PHONY: test-all

@@ -21,18 +21,24 @@ from typing import Any
 import psutil
 from rich.console import Console
 
-from benchmarks import added_day, growth, whole_run
+from benchmarks import added_day, airflow_overhead, growth, whole_run
 
 ROOT = Path(__file__).resolve().parents[1]
 UCI_FILE = ROOT / "data" / "raw" / "household_power_consumption.zip"
-CASES = ("whole", "day", "growth")
+CASES = ("whole", "day", "growth", "airflow")
 
 
 def main() -> None:
     """Measure, print and store."""
     parser = argparse.ArgumentParser(description="Measure the pipeline.")
     parser.add_argument("file", nargs="?", type=Path, help="readings to run on")
-    parser.add_argument("--only", nargs="+", choices=CASES, default=CASES, help="cases to measure")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=CASES,
+        default=CASES if airflow_overhead.INSTALLED else CASES[:-1],
+        help="cases to measure; airflow needs `make install-airflow`",
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder for the JSON")
     options = parser.parse_args()
     console = Console(width=None if sys.stdout.isatty() else 120)
@@ -47,7 +53,7 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory(prefix="energy-iot-bench-") as folder:
         scratch = Path(folder)
-        if {"whole", "day"} & set(options.only):
+        if {"whole", "day", "airflow"} & set(options.only):
             file = options.file or (UCI_FILE if UCI_FILE.exists() else _fleet(scratch))
         if "whole" in options.only:
             figures["whole"] = whole_run.measure(file, scratch, console.print)
@@ -58,6 +64,9 @@ def main() -> None:
         if "growth" in options.only:
             figures["growth"] = growth.measure(scratch, console.print)
             console.print(*growth.tables(figures["growth"]))
+        if "airflow" in options.only:
+            figures["airflow"] = airflow_overhead.measure(file, scratch, console.print)
+            console.print(*airflow_overhead.tables(figures["airflow"]))
     options.out.mkdir(parents=True, exist_ok=True)
     written = options.out / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
     written.write_text(json.dumps(figures, indent=2))

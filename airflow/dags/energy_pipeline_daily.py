@@ -11,26 +11,34 @@ changed is built anew. When nothing is new the run ends green after `check_sourc
 Trigger it with `files` (any paths that the worker can read), `full_refresh` or `rescore`. Files named by hand are taken
 whatever their readings' time.
 
-### When it fails
+### When it fails, or is late
 
 Tables are as they were before the step that failed. The task's log and the alert say what to do; then clear the failed
 task. A critical failure of data quality is not tried again by itself: nothing reaches the marts before somebody looks.
+A scheduled run that has not succeeded by `late_hour_utc` is told as well.
 """
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow.sdk import Asset, CronDataIntervalTimetable, Param, chain, dag, task
-from airflow.task.trigger_rule import TriggerRule
+from airflow.sdk import (
+    CronDataIntervalTimetable,
+    DeadlineAlert,
+    DeadlineReference,
+    Param,
+    SyncCallback,
+    chain,
+    dag,
+    task,
+)
 
+from energy_iot.orchestration.airflow_tasks import tell_late
+from energy_iot.orchestration.dag_parts import DEFAULT_ARGS, end, step_task
 from energy_iot.pipeline import STEPS
+from energy_iot.settings import load_settings
 
-
-def tell_failure(context: Any) -> None:
-    """Record the failure and send the alert."""
-    from energy_iot.orchestration.airflow_tasks import tell_failure as tell
-
-    tell(context)
+# the logical date is where the interval begins: 06:00 of the day before
+LATE = timedelta(days=1, hours=load_settings().late_hour_utc - 6)
 
 
 @dag(
@@ -39,17 +47,12 @@ def tell_failure(context: Any) -> None:
     schedule=CronDataIntervalTimetable("0 6 * * *", timezone="UTC"),
     start_date=datetime(2020, 1, 1, tzinfo=UTC),
     catchup=False,
+    is_paused_upon_creation=False,
     max_active_runs=1,  # a run writes alone
     doc_md=__doc__,
     tags=["energy-iot"],
-    default_args={
-        "retries": 2,
-        "retry_delay": timedelta(minutes=1),
-        "retry_exponential_backoff": True,
-        "max_retry_delay": timedelta(minutes=10),
-        "execution_timeout": timedelta(hours=2),
-        "on_failure_callback": tell_failure,
-    },
+    default_args=DEFAULT_ARGS,
+    deadline=DeadlineAlert(DeadlineReference.DAGRUN_LOGICAL_DATE, LATE, SyncCallback(tell_late), name="late"),
     params={
         "files": Param(None, type=["null", "array"], description="Files or folders; empty: the landing folder."),
         "source": Param(None, type=["null", "string"], description="Source mapping; empty: recognised."),
@@ -64,29 +67,10 @@ def energy_pipeline_daily() -> None:
     def start(params: dict[str, Any] | None = None, data_interval_end: datetime | None = None) -> str:
         from energy_iot.orchestration import airflow_tasks
 
-        return airflow_tasks.begin(dict(params or {}), data_interval_end)
-
-    @task
-    def run_step(name: str, recorded_run: str) -> dict[str, Any]:
-        from energy_iot.orchestration import airflow_tasks
-
-        return airflow_tasks.run_step(name, recorded_run)
-
-    @task(doc_md="Record that the run succeeded, and write the report.", trigger_rule=TriggerRule.NONE_FAILED)
-    def end(recorded_run: str, last: dict[str, Any] | None) -> str:
-        from energy_iot.orchestration import airflow_tasks
-
-        return airflow_tasks.end(recorded_run, complete=last is not None)
+        return airflow_tasks.begin_daily(dict(params or {}), data_interval_end)
 
     recorded_run = start()
-    steps = [
-        run_step.override(
-            task_id=step.name,
-            doc_md=f"{step.description}.\n\nAlone: `energy-iot {' '.join(step.command)}`",
-            outlets=[Asset(name) for name in step.updates],
-        )(step.name, recorded_run)
-        for step in STEPS
-    ]
+    steps = [step_task(step.name, recorded_run) for step in STEPS]
     chain(*steps, end(recorded_run, steps[-1]))
 
 

@@ -245,8 +245,40 @@ def train(context: typer.Context) -> None:
     if not invocation.quiet:
         trained = summary.steps[0].report
         typer.echo(f"trained model version {trained.details['model_version']} on {trained.rows_out:,} readings")
-        typer.echo("try it on a month: energy-iot score --rescore 2026-10-01..2026-10-31")
-        typer.echo("put it into force: energy-iot run --rescore all")
+        typer.echo("compare it with the one in force: energy-iot compare-models")
+        typer.echo("put it into force: energy-iot promote-model, or unconditionally energy-iot run --rescore all")
+
+
+@app.command("compare-models")
+def compare_models(context: typer.Context) -> None:
+    """Compare the newest model with the one in force.
+
+    On the latest 30 days: distribution of the scores, share of anomalies, agreement with labels and inspections.
+    """
+    _run_and_print(context, ("compare_models",))
+
+
+@app.command("promote-model")
+def promote_model(context: typer.Context) -> None:
+    """Put the newest model into force, if its comparison allows it.
+
+    All readings are then scored anew, and what follows from the scores is published.
+    """
+    from energy_iot.pipeline import PUBLISHING_STEPS
+
+    _run_and_print(context, ("promote_model", *PUBLISHING_STEPS))
+
+
+@app.command("renew-model")
+def renew_model(context: typer.Context) -> None:
+    """Train a model, compare it, and use it from now on if bounds hold.
+
+    Otherwise the model in force stays so, and the reason is told. The bounds: promotion_max_score_shift,
+    promotion_max_auc_loss, expected_anomaly_share.
+    """
+    from energy_iot.pipeline import MODEL_STEPS
+
+    _run_and_print(context, MODEL_STEPS)
 
 
 @app.command()
@@ -607,6 +639,9 @@ def trigger(
     source: Source = None,
     full_refresh: FullRefresh = False,
     rescore: Rescore = None,
+    dag: Annotated[
+        str, typer.Option("--dag", metavar="DAG", help="Which one, such as energy_model_monthly.")
+    ] = "energy_pipeline_daily",
 ) -> None:
     """Have Airflow do the daily run now, and follow it.
 
@@ -616,15 +651,16 @@ def trigger(
     from energy_iot.orchestration.airflow_servers import read_address
 
     invocation: Invocation = context.obj
-    asked = {
-        "files": [str(file.absolute()) for file in files or ()] or None,
+    given = {
+        "files": [str(file.absolute()) for file in files or ()],
         "source": source,
         "full_refresh": full_refresh,
         "rescore": rescore,
     }
+    asked = {name: value for name, value in given.items() if value}
     address = read_address(invocation.settings())
-    run = trigger_and_follow(address, asked, progress=invocation.progress())
-    typer.echo(f"{run.run_id}: {run.state} in {run.seconds:.1f} s")
+    run = trigger_and_follow(address, asked, dag_id=dag, progress=invocation.progress())
+    typer.echo(f"{run.run_id}: {run.state} in {run.seconds:.1f} s" + f"; {run.outcome}" * bool(run.outcome))
     if run.state != "success":
         raise EnergyIoTError(
             f"the run failed in {', '.join(name for name, state in run.tasks.items() if state == 'failed')}",
@@ -785,6 +821,21 @@ def data_docs(context: typer.Context) -> None:
     from energy_iot.quality.validation import build_data_docs
 
     typer.echo(build_data_docs(context.obj.settings()))
+
+
+@app.command("airflow", context_settings={"ignore_unknown_options": True, "help_option_names": []})
+def airflow_command(
+    context: typer.Context, arguments: Annotated[list[str], typer.Argument(metavar="ARGUMENT...")]
+) -> None:
+    """Run a command of Airflow's own on the Airflow that runs.
+
+    Example: energy-iot airflow backfill create --dag-id energy_pipeline_daily --from-date 2026-10-01
+    --to-date 2026-10-07 --max-active-runs 1
+    """
+    from energy_iot.orchestration.airflow_servers import run_command
+
+    if exit_code := run_command(context.obj.settings(), arguments):
+        raise typer.Exit(exit_code)
 
 
 @app.command("dbt", context_settings={"ignore_unknown_options": True, "help_option_names": []})

@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 
 WITHOUT_EFFECT_ON_RESULTS: Final = {
     "home", "postgres_dsn", "postgres_admin_dsn", "clickhouse_url", "store_attempts", "store_retry_seconds",
-    "keep_runs_days", "logging_config", "clickhouse_http_port", "landing_dir", "landing_pattern", "airflow_port",
-    "airflow_database_url", "alert_webhook_url", "alert_email_to", "alert_email_from", "alert_smtp_url",
+    "keep_runs_days", "logging_config", "clickhouse_http_port", "landing_dir", "landing_pattern", "late_hour_utc",
+    "airflow_port", "airflow_database_url", "alert_webhook_url", "alert_email_to", "alert_email_from", "alert_smtp_url",
 }  # fmt: skip
 
 
@@ -159,10 +159,26 @@ EXTRA_STEPS: Final[tuple[Step, ...]] = (
         "energy_iot.ml.train_anomaly_model:train",
         ("train",),
         "Train a new model version",
+        updates=("postgres.ml.model_versions",),
+    ),
+    Step(
+        "compare_models",
+        "energy_iot.ml.promotion:compare_models",
+        ("compare-models",),
+        "Compare the newest model with the one in force on the latest 30 days",
+    ),
+    Step(
+        "promote_model",
+        "energy_iot.ml.promotion:promote_model",
+        ("promote-model",),
+        "Put the newest model into force if the bounds hold, and score everything with it",
+        updates=("postgres.ml.reading_scores", "postgres.ml.meter_suspicions"),
     ),
 )
 ALL_STEPS: Final = tuple(step.name for step in STEPS)
 REBUILD_STEPS: Final = ALL_STEPS[ALL_STEPS.index("dbt_run_staging") :]
+PUBLISHING_STEPS: Final = ALL_STEPS[ALL_STEPS.index("dbt_run_marts") :]
+MODEL_STEPS: Final = ("train", "compare_models", "promote_model", *PUBLISHING_STEPS)
 
 
 @dataclass(frozen=True)
@@ -515,11 +531,33 @@ def run_step_of(settings: Settings, run_id: str, name: str, *, progress: Progres
 
 
 def nothing_to_do(settings: Settings, run_id: str) -> bool:
-    """Whether a run whose files were all loaded before would leave everything as the last complete run left it."""
+    """Whether a run that has no new file would leave everything as the last complete run left it.
+
+    Where nothing was ever loaded, there is nothing to do either.
+    """
+    from energy_iot.storage.changes import latest_change
     from energy_iot.storage.postgres import open_postgres
 
     with open_postgres(settings) as postgres:
+        with postgres.connect() as connection:
+            if not latest_change(connection):
+                return True
         return _is_up_to_date(RunContext(settings, run_id, _read_options(postgres, run_id)), postgres)
+
+
+def is_complete(settings: Settings, run_id: str) -> bool:
+    """Whether the run did all steps, and no other run did anything between them that may not be published yet."""
+    from energy_iot.storage.postgres import open_postgres
+
+    with open_postgres(settings) as postgres, postgres.connect() as connection:
+        row = connection.execute(
+            "with own as (select min(id) as first_id, array_agg(step) as steps from quality.step_runs "
+            "where run_id = %(run)s and status <> 'failed') "
+            "select own.steps @> %(all)s and not exists (select from quality.step_runs as other "
+            "where other.run_id <> %(run)s and other.status <> 'skipped' and other.id > own.first_id) from own",
+            {"run": run_id, "all": list(ALL_STEPS)},
+        ).fetchone()
+    return bool(row and row[0])
 
 
 def _read_options(postgres: "Postgres", run_id: str) -> RunOptions:

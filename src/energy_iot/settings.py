@@ -129,6 +129,14 @@ class Settings(BaseSettings):
         (0.005, 0.02), description="A share of anomalous readings outside these bounds is a warning."
     )
 
+    # --- a new model ------------------------------------------------------------------------------------------
+    promotion_max_score_shift: float = Field(
+        0.25, gt=0, description="A new model is kept out whose scores shift more (population stability index),"
+    )
+    promotion_max_auc_loss: float = Field(
+        0.02, ge=0, le=0.5, description="or that agrees less with labels or inspections, by so much ROC-AUC."
+    )
+
     # --- inspections ------------------------------------------------------------------------------------------
     min_inspections: int = Field(
         200, ge=50, description="A ranking is learned from outcomes of at least so many inspected meters,"
@@ -140,6 +148,9 @@ class Settings(BaseSettings):
         Path("data/landing"), description="Folder that the daily run takes files from; relative to the project's."
     )
     landing_pattern: str = Field("*", min_length=1, description="Which of its files, such as readings_*.csv.gz.")
+    late_hour_utc: int = Field(
+        9, ge=6, le=29, description="A daily run of 06:00 that has not succeeded by then is told; 25 is 01:00 next day."
+    )
     airflow_port: int = Field(18080, ge=0, le=65535, description="Loopback port of `energy-iot serve airflow`.")
     airflow_database_url: SecretStr | None = Field(
         None, description="Airflow's own PostgreSQL database; unset, one in the embedded server."

@@ -23,6 +23,10 @@ UNSET = {
     "kaggle_username",
     "kaggle_key",
     "contamination",
+    "airflow_database_url",
+    "alert_webhook_url",
+    "alert_email_to",
+    "alert_smtp_url",
 }  # the file shows an example
 
 

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import numpy as np
+import pyarrow as pa
 from sklearn.metrics import average_precision_score, precision_score, recall_score, roc_auc_score
 
 from energy_iot.ml.config import SCORES_TABLE
@@ -48,24 +49,40 @@ class LabelAgreement:
         return asdict(self)
 
 
-def evaluate_labels(postgres: Postgres, model_version: int) -> LabelAgreement | None:
-    """Compare a version's scores with the labels in staging; None where no scored reading has one."""
+def labelled_scores(postgres: Postgres, model_version: int, condition: str = "true") -> pa.Table | None:
+    """A version's scores of readings that have a label; None where there is none.
+
+    Args:
+        postgres: Where they are.
+        model_version: Whose scores.
+        condition: SQL over columns of the scores, which only they have.
+
+    Returns:
+        is_labelled_anomaly, anomaly_score in (0, 1], is_anomaly; a row for each reading.
+    """
     with postgres.connect() as connection:
         staged = connection.execute("select to_regclass(%s) is not null", (LABELLED_TABLE,)).fetchone()
-        kaggle = connection.execute(
-            "select exists (select from raw_data.ingested_files where source_name = %s)", (KAGGLE_SOURCE,)
-        ).fetchone()
     if staged is None or not staged[0]:
         return None
     with postgres.connect_arrow() as connection, connection.cursor() as cursor:
         cursor.execute(
             "select readings.is_labelled_anomaly, scored.anomaly_score, scored.is_anomaly "
-            f"from {SCORES_TABLE} as scored inner join {LABELLED_TABLE} as readings using (reading_id) "
-            f"where readings.is_labelled_anomaly is not null and scored.model_version = {int(model_version)}"
+            f"from (select * from {SCORES_TABLE} where model_version = {int(model_version)} and {condition}) as scored "
+            f"inner join {LABELLED_TABLE} as readings using (reading_id) where readings.is_labelled_anomaly is not null"
         )
-        table = cursor.fetch_arrow_table()
-    if not table.num_rows:
+        table: pa.Table = cursor.fetch_arrow_table()
+    return table if table.num_rows else None
+
+
+def evaluate_labels(postgres: Postgres, model_version: int) -> LabelAgreement | None:
+    """Compare a version's scores with the labels in staging; None where no scored reading has one."""
+    table = labelled_scores(postgres, model_version)
+    if table is None:
         return None
+    with postgres.connect() as connection:
+        kaggle = connection.execute(
+            "select exists (select from raw_data.ingested_files where source_name = %s)", (KAGGLE_SOURCE,)
+        ).fetchone()
     labels = table["is_labelled_anomaly"].to_numpy()
     scores = table["anomaly_score"].to_numpy()
     detected = table["is_anomaly"].to_numpy()

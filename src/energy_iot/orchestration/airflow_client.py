@@ -11,7 +11,6 @@ from energy_iot.errors import EnergyIoTError, StoreUnavailableError
 from energy_iot.orchestration.airflow_servers import AirflowAddress
 from energy_iot.reporting.progress import Progress
 
-DAG_ID: Final = "energy_pipeline_daily"
 ENDED: Final = {"success", "failed"}
 ENDED_TASK: Final = {"success", "failed", "skipped", "upstream_failed", "removed"}
 POLL_SECONDS: Final = 0.5
@@ -19,16 +18,25 @@ POLL_SECONDS: Final = 0.5
 
 @dataclass(frozen=True)
 class AirflowRun:
-    """A run that has ended."""
+    """A run that has ended.
+
+    Attributes:
+        run_id: Airflow's.
+        state: success or failed.
+        tasks: State of each task.
+        seconds: From the request to the end, waiting for other runs included.
+        outcome: What its last task returned: the report, or that there was nothing to do.
+    """
 
     run_id: str
     state: str
     tasks: Mapping[str, str]
     seconds: float
+    outcome: str | None
 
 
 def trigger_and_follow(
-    address: AirflowAddress, asked: Mapping[str, Any], *, progress: Progress, dag_id: str = DAG_ID
+    address: AirflowAddress, asked: Mapping[str, Any], *, progress: Progress, dag_id: str
 ) -> AirflowRun:
     """Start a run and tell of each task until the run has ended.
 
@@ -60,12 +68,18 @@ def trigger_and_follow(
                         told[task["task_id"]] = task["state"]
                         progress.note(f"{task['task_id']}: {task['state']}, {task['duration'] or 0:.1f} s")
                 if state in ENDED:
-                    return AirflowRun(run["dag_run_id"], state, told, time.monotonic() - started)
+                    seconds = time.monotonic() - started
+                    return AirflowRun(run["dag_run_id"], state, told, seconds, _outcome(client, path))
                 time.sleep(POLL_SECONDS)
     except httpx.HTTPError as error:
         raise StoreUnavailableError(
             f"Airflow at {address.url} does not answer: {error}", fix="start it in another terminal: make airflow"
         ) from error
+
+
+def _outcome(client: httpx.Client, run_path: str) -> str | None:
+    answer = client.get(f"{run_path}/taskInstances/end/xcomEntries/return_value")
+    return None if answer.is_error else str(answer.json()["value"])
 
 
 def _checked(answer: httpx.Response) -> dict[str, Any]:

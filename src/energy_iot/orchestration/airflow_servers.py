@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -87,9 +87,7 @@ def serve(settings: Settings, *, port: int | None, started: Callable[[AirflowAdd
         UsageError: Airflow is not installed.
         StorageError: Its database cannot be used, the port is taken, or one of its processes ended by itself.
     """
-    program = Path(sys.executable).with_name("airflow")
-    if not program.exists():
-        raise UsageError("Airflow is not installed", fix="make airflow installs it and starts it")
+    program = airflow_program()
     asked = threading.Event()
 
     def stop(_: int, __: FrameType | None) -> None:
@@ -111,6 +109,30 @@ def serve(settings: Settings, *, port: int | None, started: Callable[[AirflowAdd
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def airflow_program() -> Path:
+    """Airflow's command.
+
+    Raises:
+        UsageError: Airflow is not installed.
+    """
+    program = Path(sys.executable).with_name("airflow")
+    if not program.exists():
+        raise UsageError("Airflow is not installed", fix="make airflow installs it and starts it")
+    return program
+
+
+def run_command(settings: Settings, arguments: Sequence[str]) -> int:
+    """Run a command of Airflow's own, such as `backfill create`, on the Airflow that runs; returns its exit code.
+
+    Raises:
+        UsageError: None runs, or it is not installed.
+    """
+    program, address = airflow_program(), read_address(settings)
+    with open_postgres(settings) as postgres:
+        environment = _environment(settings, address, _database_url(settings, postgres))
+        return subprocess.run([program, *arguments], env=environment).returncode
 
 
 def _environment(settings: Settings, address: AirflowAddress, database_url: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The daily run, cut into what an orchestrator's tasks do: begin, one step each, end. Knows of no orchestrator."""
+"""Recorded runs, cut into what an orchestrator's tasks do: begin, one step each, end. Knows of no orchestrator."""
 
 import logging
 from collections.abc import Mapping
@@ -14,13 +14,13 @@ from energy_iot.pipeline import (
     RunOptions,
     StepRun,
     end_run,
+    is_complete,
     nothing_to_do,
     run_step_of,
     start_run,
 )
 from energy_iot.settings import PROJECT_DIR, Settings
 
-FIRST_STEP: Final = ALL_STEPS[0]
 WAIT_SECONDS: Final = 600  # for another run on the same database
 ASKED: Final = frozenset({"files", "source", "full_refresh", "rescore"})
 
@@ -35,8 +35,8 @@ class Done:
     finished: bool = False
 
 
-def begin(settings: Settings, asked: Mapping[str, Any], until: datetime | None) -> str:
-    """Record a run; returns its id.
+def begin_daily(settings: Settings, asked: Mapping[str, Any], until: datetime | None) -> str:
+    """Record a run of the whole pipeline; returns its id.
 
     Args:
         settings: Name the landing folder.
@@ -63,6 +63,17 @@ def begin(settings: Settings, asked: Mapping[str, Any], until: datetime | None) 
     return start_run(settings, options)
 
 
+def begin_model_renewal(settings: Settings) -> str | None:
+    """Record a run that trains a model and may put it into force; returns its id, None while none is in force."""
+    from energy_iot.ml.config import VERSION_IN_FORCE
+    from energy_iot.storage.postgres import open_postgres
+
+    with open_postgres(settings) as postgres, postgres.connect() as connection:
+        if connection.execute(VERSION_IN_FORCE).fetchone() is None:
+            return None
+    return start_run(settings, RunOptions(wait_seconds=WAIT_SECONDS))
+
+
 def landing_folder(settings: Settings) -> tuple[Path, ...]:
     """The landing folder; nothing while no file in it fits the pattern.
 
@@ -80,18 +91,20 @@ def landing_folder(settings: Settings) -> tuple[Path, ...]:
 def do_step(settings: Settings, run_id: str, name: str) -> Done:
     """Run one step of the run; raises what the step raises."""
     run = run_step_of(settings, run_id, name)
-    idle = name == FIRST_STEP and run.report.skipped is not None
-    return Done(run, finished=idle and nothing_to_do(settings, run_id))
+    if run.report.skipped is None:
+        return Done(run)
+    # a model that is kept out leaves nothing to publish, and no new file mostly nothing to do
+    return Done(run, finished=name == "promote_model" or (name == ALL_STEPS[0] and nothing_to_do(settings, run_id)))
 
 
-def end(settings: Settings, run_id: str, *, complete: bool) -> Path | None:
-    """Record that the run succeeded; where all steps ran (`complete`), write the report and return its path."""
+def end(settings: Settings, run_id: str, *, idle: bool) -> Path | None:
+    """Record that the run succeeded; unless it was idle, write the report and return its path."""
     from energy_iot.reporting.report import write_report
     from energy_iot.retention import remove_old_records
 
-    end_run(settings, run_id, complete=complete)
+    end_run(settings, run_id, complete=not idle and is_complete(settings, run_id))
     remove_old_records(settings)
-    return write_report(settings) if complete else None
+    return None if idle else write_report(settings)
 
 
 def fail(settings: Settings, run_id: str, error: BaseException) -> None:

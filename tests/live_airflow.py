@@ -1,0 +1,153 @@
+"""A real Airflow for tests: its three processes, and what its interface says of runs."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import psutil
+
+from energy_iot.orchestration.airflow_servers import airflow_home, read_address
+from energy_iot.settings import Settings, load_settings
+
+T = TypeVar("T")
+
+DAILY = "energy_pipeline_daily"
+INSTALLED = Path(sys.executable).with_name("airflow").exists()
+NOT_INSTALLED = "Airflow is not installed: make airflow"
+
+
+@dataclass(frozen=True)
+class LiveAirflow:
+    """An Airflow that runs.
+
+    Attributes:
+        home: Of the pipeline.
+        variables: Of its environment, and of commands.
+        process: `energy-iot serve airflow`.
+        said: What that printed until it was ready.
+    """
+
+    home: Path
+    variables: Mapping[str, str]
+    process: "subprocess.Popen[str]"
+    said: str
+
+    @property
+    def settings(self) -> Settings:
+        return load_settings(home=self.home)
+
+    def energy_iot(self, *arguments: object, timeout: float = 600) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            command(self.home, *arguments),
+            capture_output=True,
+            text=True,
+            env=environment(self.variables),
+            timeout=timeout,
+        )
+
+    def begin(self, *arguments: object) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            command(self.home, *arguments),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment(self.variables),
+        )
+
+    @contextmanager
+    def client(self) -> Iterator[httpx.Client]:
+        address = read_address(self.settings)
+        with httpx.Client(base_url=f"{address.url}/api/v2", timeout=60) as client:
+            login = {"username": address.user, "password": address.password}
+            token = client.post(f"{address.url}/auth/token", json=login).raise_for_status().json()["access_token"]
+            client.headers["Authorization"] = f"Bearer {token}"
+            yield client
+
+    def get(self, path: str, **query: Any) -> dict[str, Any]:
+        with self.client() as client:
+            answer: dict[str, Any] = client.get(path, params=query).raise_for_status().json()
+        return answer
+
+    def runs(self, dag_id: str = DAILY) -> list[dict[str, Any]]:
+        """Newest first."""
+        found: list[dict[str, Any]] = self.get(f"/dags/{dag_id}/dagRuns", order_by="-id")["dag_runs"]
+        return found
+
+    def tasks(self, run_id: str, dag_id: str = DAILY) -> dict[str, dict[str, Any]]:
+        listed = self.get(f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances")["task_instances"]
+        return {task["task_id"]: task for task in listed}
+
+    def processes(self) -> list[psutil.Process]:
+        """All that belong to this Airflow, whoever started them."""
+        return [
+            process
+            for process in psutil.process_iter()
+            if _airflow_home_of(process) == str(airflow_home(self.settings))
+        ]
+
+
+def command(home: Path, *arguments: object) -> list[str]:
+    return [sys.executable, "-m", "energy_iot", "--home", str(home), *map(str, arguments)]
+
+
+def environment(variables: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")} | dict(variables)
+
+
+@contextmanager
+def live_airflow(home: Path, landing: Path, **variables: str) -> Iterator[LiveAirflow]:
+    """Start Airflow on a free port; ended as a service manager ends it."""
+    landing.mkdir(parents=True, exist_ok=True)
+    variables |= {"ENERGY_IOT_LANDING_DIR": str(landing)}
+    process = subprocess.Popen(
+        command(home, "serve", "airflow", "--port", "0"), stdout=subprocess.PIPE, text=True, env=environment(variables)
+    )
+    assert process.stdout is not None
+    said = ""
+    try:
+        while "Ctrl-C stops it" not in said:
+            line = process.stdout.readline()
+            assert line, f"Airflow did not start; {logs(home)}"
+            said += line
+        yield LiveAirflow(home, variables, process, said)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=90)
+
+
+def logs(home: Path) -> str:
+    found = sorted((home / "airflow").glob("*.log"))
+    return "\n".join(f"--- {file.name}\n{file.read_text()[-2000:]}" for file in found)
+
+
+def wait_for(find: Callable[[], T | None], what: str, seconds: float = 180) -> T:
+    """What `find` finds, as soon as it finds something."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := find():
+            return found
+        time.sleep(0.2)
+    raise AssertionError(f"no {what} within {seconds:.0f} s")
+
+
+def run_program(arguments: Sequence[str], variables: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
+    """Airflow's own command."""
+    program = Path(sys.executable).with_name("airflow")
+    return subprocess.run(
+        [program, *arguments], capture_output=True, text=True, env=environment(variables), timeout=600
+    )
+
+
+def _airflow_home_of(process: psutil.Process) -> str | None:
+    try:
+        return process.environ().get("AIRFLOW_HOME") if process.status() != psutil.STATUS_ZOMBIE else None
+    except psutil.Error:
+        return None
