@@ -4,7 +4,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import HealthCheck, given
+from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
@@ -14,6 +14,8 @@ from tests.conftest import new_database
 from tests.random_fleet import Feed, random_feed
 from tests.stored_tables import derived_tables, differences
 
+# what follows from which readings are anomalies
+FROM_SCORES = {"ml.score_days", "ml.meter_suspicions", "marts.mart_inspection_list", "clickhouse.inspection_list"}
 # without the gates: they change nothing, and cost seconds of rendering; tests/e2e runs them
 STEPS = tuple(name for name in ALL_STEPS if not name.startswith("ge_"))
 
@@ -31,11 +33,12 @@ def check(server: dict[str, str], feed: Feed) -> None:
         run_steps(settings, RunOptions(full_refresh=True), STEPS)
         assert differences(incremental, derived_tables(settings)) == {}
 
-        # the model has seen other readings there, and so has other scores
+        # the model has seen other readings there, and so has other scores, and suspects others
         at_once = Settings(home=Path(folder) / "other", postgres_dsn=other_dsn)
         run_steps(at_once, RunOptions(files=tuple(paths)), STEPS)
         scores = frozenset({"anomaly_score", "is_anomaly", "anomaly_type", "model_version"})
-        assert differences(incremental, derived_tables(at_once), leave_out=scores) == {}
+        found = differences(incremental, derived_tables(at_once), leave_out=scores)
+        assert {name: difference for name, difference in found.items() if name not in FROM_SCORES} == {}
 
 
 @pytest.mark.heavy
@@ -44,7 +47,12 @@ def test_late_corrected_and_repeated_readings(postgres_server: dict[str, str]) -
 
 
 @pytest.mark.heavy
-@hypothesis_settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture], print_blob=True)
+@hypothesis_settings(
+    max_examples=6,
+    phases=(Phase.explicit, Phase.reuse, Phase.generate),  # to make an example smaller takes minutes
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    print_blob=True,
+)
 @given(
     seed=st.integers(0, 10**6),
     meters=st.integers(1, 12),
