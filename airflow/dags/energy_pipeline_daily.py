@@ -18,6 +18,7 @@ task. A critical failure of data quality is not tried again by itself: nothing r
 A scheduled run that has not succeeded by `late_hour_utc` is told as well.
 """
 
+import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -39,6 +40,8 @@ from energy_iot.settings import load_settings
 
 # the logical date is where the interval begins: 06:00 of the day before
 LATE = timedelta(days=1, hours=load_settings().late_hour_utc - 6)
+# `airflow dags test` has no deadlines, and ends in an error where there is one: github.com/apache/airflow/issues/73428
+IS_TEST = sys.argv[1:3] == ["dags", "test"]
 
 
 @dag(
@@ -52,7 +55,9 @@ LATE = timedelta(days=1, hours=load_settings().late_hour_utc - 6)
     doc_md=__doc__,
     tags=["energy-iot"],
     default_args=DEFAULT_ARGS,
-    deadline=DeadlineAlert(DeadlineReference.DAGRUN_LOGICAL_DATE, LATE, SyncCallback(tell_late), name="late"),
+    deadline=None
+    if IS_TEST
+    else DeadlineAlert(DeadlineReference.DAGRUN_LOGICAL_DATE, LATE, SyncCallback(tell_late), name="late"),
     params={
         "files": Param(None, type=["null", "array"], description="Files or folders; empty: the landing folder."),
         "source": Param(None, type=["null", "string"], description="Source mapping; empty: recognised."),

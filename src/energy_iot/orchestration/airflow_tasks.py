@@ -1,5 +1,6 @@
 """What the tasks of the Airflow DAGs do. Imported when a task runs; the DAG files only say in which order and when."""
 
+import logging
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
@@ -17,6 +18,8 @@ from energy_iot.settings import Settings, load_settings
 
 NOTHING_TO_DO: Final = "there was nothing to do"
 BACKFILL: Final = "backfill"
+log = logging.getLogger(__name__)
+
 WORTH_RETRYING: Final = (StoreUnavailableError, HomeInUseError)
 
 
@@ -86,9 +89,11 @@ def tell_failure(context: Mapping[str, Any]) -> None:
     settings, task = _settings(), context["ti"]
     error = context.get("exception") or RuntimeError("its process ended without a word")
     cause = error.__cause__ if isinstance(error, AirflowFailException) and error.__cause__ else error
-    run_id = task.xcom_pull(task_ids="start")
-    if run_id:
-        runs.fail(settings, run_id, cause)
+    try:
+        if run_id := task.xcom_pull(task_ids="start"):
+            runs.fail(settings, run_id, cause)
+    except Exception:
+        log.exception("the failure is not recorded")  # the store may be what failed; the alert goes out all the same
     command = "status"
     if task.task_id in ALL_STEPS:
         command = " ".join(find_step(task.task_id).command)
