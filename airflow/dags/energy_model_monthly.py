@@ -14,9 +14,7 @@ skipped and says why, and the run is green.
 force whatever the comparison says.
 """
 
-from datetime import UTC, datetime
-
-from airflow.sdk import CronDataIntervalTimetable, chain, dag, task
+from airflow.sdk import CronTriggerTimetable, chain, dag, task
 
 from energy_iot.orchestration.dag_parts import DEFAULT_ARGS, end, step_task
 from energy_iot.pipeline import MODEL_STEPS
@@ -25,8 +23,8 @@ from energy_iot.pipeline import MODEL_STEPS
 @dag(
     dag_id="energy_model_monthly",
     description="Trains an anomaly model, and puts it into force if it measures alike",
-    schedule=CronDataIntervalTimetable("0 4 1 * *", timezone="UTC"),
-    start_date=datetime(2020, 1, 1, tzinfo=UTC),
+    # without a start date it waits for the next month: it does not train as soon as Airflow first sees it
+    schedule=CronTriggerTimetable("0 4 1 * *", timezone="UTC"),
     catchup=False,
     is_paused_upon_creation=False,
     max_active_runs=1,
