@@ -35,7 +35,7 @@ demo: $(STAMP)  ## Generate a small fleet with thieves and its network, and run 
 
 .PHONY: test
 test: $(STAMP)  ## Pass the tests (everything but the heavy ones)
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not heavy"
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup --durations 15 -m "not heavy"
 
 ##@ Set-up
 
@@ -141,7 +141,7 @@ ge-docs: $(STAMP)  ## Build the Data Docs and say where they are
 
 .PHONY: test-heavy
 test-heavy: $(STAMP)  ## Pass the heavy tests only (browser, kills, thousands of files; a quarter of an hour)
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m heavy
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup --durations 15 -m heavy
 
 .PHONY: test-all
 test-all: test test-heavy  ## Pass all tests
