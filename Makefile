@@ -36,7 +36,7 @@ demo: $(STAMP)  ## Generate a small fleet with thieves and its network, and run 
 
 .PHONY: test
 test: $(STAMP)  ## Pass the tests (everything but the heavy ones)
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not heavy"
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup --durations 15 -m "not heavy"
 
 ##@ Set-up
 
@@ -164,7 +164,7 @@ ge-docs: $(STAMP)  ## Build the Data Docs and say where they are
 
 .PHONY: test-heavy
 test-heavy: $(AIRFLOW_STAMP)  ## Pass the heavy tests only (Airflow, browser, kills, thousands of files; half an hour)
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m heavy
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup --durations 15 -m heavy
 
 .PHONY: test-all
 test-all: test test-heavy  ## Pass all tests

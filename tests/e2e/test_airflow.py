@@ -15,11 +15,12 @@ import polars as pl
 import psutil
 import pytest
 
-from energy_iot.orchestration.airflow_servers import ADDRESS_FILE, airflow_home
+from energy_iot.orchestration.airflow_servers import ADDRESS_FILE, airflow_home, read_address
 from energy_iot.pipeline import ALL_STEPS, MODEL_STEPS, STEPS, find_step
 from energy_iot.settings import PROJECT_DIR, load_settings
 from energy_iot.storage.postgres import open_postgres
 from energy_iot.storage.run_lock import lock_holder
+from tests.chromium import CHROMIUM, NO_CHROMIUM, running_chromium
 from tests.live_airflow import (
     DAILY,
     INSTALLED,
@@ -324,6 +325,22 @@ def test_a_killed_task_is_tried_again_to_the_same_result(airflow: LiveAirflow, f
     assert tasks["dbt_run_intermediate"]["try_number"] == 2
     assert {task["state"] for task in tasks.values()} == {"success"}
     assert_equal_to_a_full_refresh(airflow)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM)
+def test_the_grid_of_a_run_in_a_browser(airflow: LiveAirflow, fleet: Fleet, tmp_path: Path) -> None:
+    assert airflow.energy_iot("trigger", fleet.days[5]).returncode == 0
+    address = read_address(airflow.settings)
+    with running_chromium() as browser:
+        page = browser.new_page(viewport={"width": 1366, "height": 900})
+        page.goto(address.url)
+        page.fill("input[name=username]", address.user)
+        page.fill("input[name=password]", address.password)
+        page.keyboard.press("Enter")
+        page.wait_for_url(lambda url: "login" not in url)
+        page.goto(f"{address.url}/dags/{DAILY}")
+        for name in ("start", *ALL_STEPS, "end"):
+            page.get_by_text(name, exact=True).first.wait_for()
 
 
 def process_of(live: LiveAirflow, step: str) -> psutil.Process | None:

@@ -1,6 +1,5 @@
 """The report in a real browser: both colour schemes, laptop and phone, hostile names, no script, paper."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -8,23 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from energy_iot.reporting.page import vega_bundle
 from energy_iot.reporting.report import write_report
 from energy_iot.settings import Settings
 from energy_iot.storage.postgres import Postgres
+from tests.chromium import CHROMIUM, NO_CHROMIUM, running_chromium
 from tests.report_fleet import Fleet, fill_tables, record_run
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
-FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 CHARTS = ("score-chart", "meters-chart", "consumption-chart", "anomalies-chart", "heat-map")
 
 pytestmark = [
     pytest.mark.heavy,
-    pytest.mark.skipif(CHROMIUM is None, reason=f"no browser: none of {', '.join(NAMES)} is installed"),
+    pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM),
 ]
 
 
@@ -38,10 +35,8 @@ class Seen:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        yield opened
-        opened.close()
+    with running_chromium() as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
