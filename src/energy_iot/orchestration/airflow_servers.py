@@ -4,11 +4,8 @@ Metadata lie in a PostgreSQL database of their own, by default in the embedded s
 """
 
 import json
-import logging
 import os
 import secrets
-import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -17,8 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
-from typing import IO, Final
+from typing import Final
 from urllib.parse import quote
 
 import httpx
@@ -26,22 +22,30 @@ import psycopg
 from psycopg import sql
 
 from energy_iot.errors import StorageError, UsageError
+from energy_iot.serving.local_server import (
+    HOST,
+    Processes,
+    alone,
+    asked_to_stop,
+    free_port,
+    is_held,
+    running_processes,
+    write_secret,
+)
 from energy_iot.settings import ENV_PREFIX, PROJECT_DIR, Settings
 from energy_iot.storage.postgres import Postgres, open_postgres
 
-HOST: Final = "127.0.0.1"
 USER: Final = "admin"
 DATABASE: Final = "airflow"
 ADDRESS_FILE: Final = "address.json"
+PASSWORDS_FILE: Final = "passwords.json"
+LOCK_FILE: Final = ".lock"
 PROCESSES: Final = {
     "api-server": ("api-server", "--workers", "1", "--host", HOST, "--port"),
     "scheduler": ("scheduler",),
     "dag-processor": ("dag-processor",),
 }
 HEALTHY_SECONDS: Final = 180
-POLITE_SECONDS: Final = 10  # a first request to end can be lost while Airflow starts
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ def read_address(settings: Settings) -> AirflowAddress:
         UsageError: None does.
     """
     file = airflow_home(settings) / ADDRESS_FILE
-    if not file.is_file():
+    if not (is_held(airflow_home(settings) / LOCK_FILE) and file.is_file()):
         raise UsageError("no Airflow runs for this home", fix="start one in another terminal: make airflow")
     return AirflowAddress(**json.loads(file.read_text()))
 
@@ -88,27 +92,24 @@ def serve(settings: Settings, *, port: int | None, started: Callable[[AirflowAdd
         StorageError: Its database cannot be used, the port is taken, or one of its processes ended by itself.
     """
     program = airflow_program()
-    asked = threading.Event()
-
-    def stop(_: int, __: FrameType | None) -> None:
-        asked.set()
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        with (
-            open_postgres(settings) as postgres,
-            _announced(settings, _free_port(settings.airflow_port if port is None else port)) as address,
-        ):
-            environment = _environment(settings, address, _database_url(settings, postgres))
-            _migrate(program, environment, airflow_home(settings))
-            with _running(program, environment, address, airflow_home(settings)) as processes:
-                if _is_healthy(processes, address, asked):
-                    started(address)
-                while not asked.wait(1):
-                    _refuse_ended(processes, airflow_home(settings))
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    home = airflow_home(settings)
+    with (
+        asked_to_stop() as asked,
+        alone(home / LOCK_FILE, "Airflow"),
+        open_postgres(settings) as postgres,
+        _announced(settings, free_port(settings.airflow_port if port is None else port)) as address,
+    ):
+        environment = _environment(settings, address, _database_url(settings, postgres))
+        _migrate(program, environment, home)
+        commands = {
+            name: [str(program), *arguments, *([str(address.port)] if name == "api-server" else [])]
+            for name, arguments in PROCESSES.items()
+        }
+        with running_processes(commands, environment, home) as processes:
+            if _is_healthy(processes, address, asked):
+                started(address)
+            while not asked.wait(1):
+                processes.refuse_ended()
 
 
 def airflow_program() -> Path:
@@ -138,8 +139,6 @@ def run_command(settings: Settings, arguments: Sequence[str]) -> int:
 def _environment(settings: Settings, address: AirflowAddress, database_url: str) -> dict[str, str]:
     """Variables of Airflow's processes: small, on the loopback address, without examples and usage statistics."""
     home = airflow_home(settings)
-    passwords = home / "passwords.json"
-    _write_secret(passwords, json.dumps({address.user: address.password}))
     return os.environ | {
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__API__BASE_URL": address.url,
@@ -150,7 +149,7 @@ def _environment(settings: Settings, address: AirflowAddress, database_url: str)
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__PARALLELISM": "2",
-        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / PASSWORDS_FILE),
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{address.user}:admin",
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "30",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database_url,
@@ -183,55 +182,11 @@ def _migrate(program: Path, environment: Mapping[str, str], home: Path) -> None:
         raise StorageError("Airflow cannot prepare its database", fix=f"see {file.name}")
 
 
-@contextmanager
-def _running(
-    program: Path, environment: Mapping[str, str], address: AirflowAddress, home: Path
-) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
-    """Airflow's processes, each with a log file and a group of its own, so that none of their children stays behind."""
-    processes: dict[str, subprocess.Popen[bytes]] = {}
-    files: list[IO[bytes]] = []
-    try:
-        for name, arguments in PROCESSES.items():
-            files.append((home / f"{name}.log").open("ab"))
-            command: list[str] = [str(program), *arguments, *([str(address.port)] if name == "api-server" else [])]
-            processes[name] = subprocess.Popen(
-                command, env=environment, stdout=files[-1], stderr=subprocess.STDOUT, start_new_session=True
-            )
-        yield processes
-    finally:
-        _stop(processes)
-        for file in files:
-            file.close()
-
-
-def _stop(processes: Mapping[str, subprocess.Popen[bytes]]) -> None:
-    """End the processes and their children: asked twice, then killed."""
-    for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL):
-        for process in processes.values():
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, number)
-        deadline = time.monotonic() + POLITE_SECONDS
-        while time.monotonic() < deadline:
-            if all(process.poll() is not None for process in processes.values()):
-                break
-            time.sleep(0.1)
-        else:
-            continue
-        break
-    for process in processes.values():  # what a process left behind in its group
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-
-
-def _is_healthy(
-    processes: Mapping[str, subprocess.Popen[bytes]], address: AirflowAddress, asked: threading.Event
-) -> bool:
+def _is_healthy(processes: Processes, address: AirflowAddress, asked: threading.Event) -> bool:
     """Wait until all parts say that they are well; False when asked to stop before."""
     deadline = time.monotonic() + HEALTHY_SECONDS
     while not asked.wait(0.5):
-        for name, process in processes.items():
-            if process.poll() is not None:
-                raise StorageError(f"Airflow's {name} ended by itself", fix="its log says why")
+        processes.refuse_ended()
         with suppress(httpx.HTTPError):
             parts = httpx.get(f"{address.url}/api/v2/monitor/health", timeout=5).json()
             if all(parts[part]["status"] == "healthy" for part in ("metadatabase", "scheduler", "dag_processor")):
@@ -244,40 +199,15 @@ def _is_healthy(
     return False
 
 
-def _refuse_ended(processes: Mapping[str, subprocess.Popen[bytes]], home: Path) -> None:
-    for name, process in processes.items():
-        if process.poll() is not None:
-            raise StorageError(f"Airflow's {name} ended by itself", fix=f"see {home / f'{name}.log'}")
-
-
 @contextmanager
 def _announced(settings: Settings, port: int) -> Iterator[AirflowAddress]:
     """Make a password, and tell address and password to others of this user while the block runs."""
     home = airflow_home(settings)
-    home.mkdir(parents=True, exist_ok=True)
     address = AirflowAddress(port, USER, secrets.token_urlsafe(16))
-    file = home / ADDRESS_FILE
-    _write_secret(file, json.dumps(asdict(address)))
+    write_secret(home / PASSWORDS_FILE, json.dumps({address.user: address.password}))
+    write_secret(home / ADDRESS_FILE, json.dumps(asdict(address)))
     try:
         yield address
     finally:
-        file.unlink(missing_ok=True)
-
-
-def _write_secret(path: Path, text: str) -> None:
-    """Write a file that only its owner reads."""
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-
-
-def _free_port(port: int) -> int:
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((HOST, port))
-        except OSError as error:
-            raise StorageError(
-                f"port {port} is taken: {error.strerror}", fix="choose another --port, or 0 for any"
-            ) from error
-        return int(listener.getsockname()[1])
+        for name in (ADDRESS_FILE, PASSWORDS_FILE):
+            (home / name).unlink(missing_ok=True)

@@ -12,7 +12,6 @@ import json
 import os
 import re
 import secrets
-import signal
 import socket
 import threading
 import time
@@ -23,7 +22,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from email import message_from_bytes
 from email.policy import HTTP
-from types import FrameType
 from typing import Final
 from uuid import uuid4
 
@@ -37,6 +35,7 @@ from starlette.routing import Route
 from energy_iot.errors import StorageError
 from energy_iot.serving.chdb_sessions import Answer, ChdbSessions, Statement, StatementError
 from energy_iot.serving.front_file import HOST, READER, WRITER, FrontAddress, announce, hold_front
+from energy_iot.serving.local_server import asked_to_stop
 from energy_iot.serving.reader_rights import ReaderRefusedError
 from energy_iot.settings import Settings
 from energy_iot.storage.clickhouse import folder_error
@@ -317,20 +316,11 @@ def serve(settings: Settings, *, port: int | None = None, started: Callable[[Fro
     Raises:
         StorageError: Another front or process holds the folder, the port is taken, or the server broke.
     """
-    asked = threading.Event()
-
-    def stop(_: int, __: FrameType | None) -> None:
-        asked.set()
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        with running_front(settings, port=settings.clickhouse_http_port if port is None else port) as front:
-            started(front.address)
-            while not (asked.wait(1) or front.ended.is_set()):
-                pass
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    chosen = settings.clickhouse_http_port if port is None else port
+    with asked_to_stop() as asked, running_front(settings, port=chosen) as front:
+        started(front.address)
+        while not (asked.wait(1) or front.ended.is_set()):
+            pass
     if not asked.is_set():
         raise StorageError(
             "the front of the embedded ClickHouse ended by itself", fix="see the log, and start it again"
