@@ -111,6 +111,7 @@ def test_the_spreadsheet_twin_gives_the_same_marts(tmp_path: Path) -> None:
     assert "Isolation Forest" in details["agreement"]["caveat"]
 
 
+@pytest.mark.heavy
 def test_uci_minutes_become_energy_and_missing_ones_gaps(tmp_path: Path) -> None:
     home, archive = tmp_path / "home", tmp_path / "household.zip"
     start = datetime(2007, 1, 1)
@@ -143,6 +144,7 @@ def test_uci_minutes_become_energy_and_missing_ones_gaps(tmp_path: Path) -> None
     assert re.search(r"21\s+readings missing\s+in 2 gaps", (home / "reports" / "report.html").read_text())
 
 
+@pytest.mark.heavy
 def test_bad_data_stops_the_run_before_it_is_published(tmp_path: Path) -> None:
     home = tmp_path / "home"
     good, bad = tmp_path / "good.csv", tmp_path / "bad.csv"

@@ -311,7 +311,13 @@ def migrate(postgres: Postgres, *, as_admin: bool = False) -> None:
                 f"{postgres.place} has schema version {current}, and this energy-iot needs {max(scripts)}",
                 fix="let its administrator run `energy-iot init-db`: with roles, only that changes the schema",
             )
+    # a connection that has not looked for these tables yet: it would not look again, and miss what another one made
+    with postgres.connect() as connection:
         connection.execute("select pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))
+        # another process may have been faster; at its end it lets go of its two locks one after the other
+        current = _schema_version(connection)
+        if current == max(scripts):
+            return
         if connection.execute("select pg_try_advisory_xact_lock(%s)", (RUN_LOCK,)).fetchone() != (True,):
             raise HomeInUseError(
                 f"{postgres.place} has schema version {current}, which cannot change while another command is at work",
@@ -322,7 +328,6 @@ def migrate(postgres: Postgres, *, as_admin: bool = False) -> None:
             "create table if not exists quality.schema_versions "
             "(version integer primary key, applied_at timestamp not null default (now() at time zone 'utc'))"
         )
-        current = _schema_version(connection)  # another process may have been faster
         for version in sorted(number for number in scripts if number > current):
             connection.execute(scripts[version].read_bytes())
             connection.execute("insert into quality.schema_versions (version) values (%s)", (version,))
