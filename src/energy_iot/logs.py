@@ -291,6 +291,8 @@ def _unusable(path: Path, reason: str) -> UsageError:
 def _reason(error: BaseException) -> str:
     """What logging says, and what it says that was about."""
     reasons = [str(error)]
-    while (error := error.__cause__ or error.__context__) is not None:  # type: ignore[assignment]
-        reasons.append(f"{error}")
+    cause = error.__cause__ or error.__context__
+    while cause is not None:
+        reasons.append(str(cause))
+        cause = cause.__cause__ or cause.__context__
     return ": ".join(dict.fromkeys(reasons))

@@ -1,8 +1,6 @@
 """The report in a real browser: both colour schemes, laptop and phone, hostile names, no script, paper."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ from energy_iot.reporting.page import vega_bundle
 from energy_iot.reporting.report import write_report
 from energy_iot.settings import Settings
 from energy_iot.storage.postgres import Postgres
-from tests.chromium import CHROMIUM, NO_CHROMIUM, running_chromium
+from tests.chromium import CHROMIUM, NO_CHROMIUM, assert_fits, opened, running_chromium
 from tests.report_fleet import Fleet, fill_tables, record_run
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
@@ -23,14 +21,6 @@ pytestmark = [
     pytest.mark.heavy,
     pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM),
 ]
-
-
-@dataclass
-class Seen:
-    """What the browser said while the page was open."""
-
-    requests: list[str] = field(default_factory=list)
-    messages: list[str] = field(default_factory=list)
 
 
 @pytest.fixture(scope="module")
@@ -60,36 +50,6 @@ def make_page(settings: Settings, postgres: Postgres, bundle: Path) -> Callable[
         return write_report(settings)
 
     return make
-
-
-@contextmanager
-def opened(browser: Browser, path: Path, **options: Any) -> Iterator[tuple[Page, Seen]]:
-    """The page with its charts drawn, in a window of its own."""
-    context = browser.new_context(**options)
-    page, seen = context.new_page(), Seen()
-    page.on("request", lambda request: seen.requests.append(request.url))
-    page.on("console", lambda message: seen.messages.append(message.text))
-    page.on("pageerror", lambda error: seen.messages.append(str(error)))
-    page.on("dialog", lambda dialog: (seen.messages.append(f"dialog {dialog.message}"), dialog.dismiss()))
-    page.goto(path.as_uri())
-    if options.get("java_script_enabled", True):
-        page.wait_for_function("[...document.querySelectorAll('.chart')].every(box => box.dataset.drawn)")
-    yield page, seen
-    context.close()
-
-
-def assert_fits(page: Page) -> None:
-    """Nothing makes the window scroll sideways, and nothing sticks out of it but in boxes that scroll."""
-    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
-    outside = page.evaluate(
-        """[...document.querySelectorAll('main *, .page > header *')].filter(element => {
-            if (element.closest('.scroll') && !element.matches('.scroll')) return false;
-            if (element.closest('thead')) return false;  // shown to screen readers only on a phone
-            const box = element.getBoundingClientRect();
-            return box.width && (box.right > document.documentElement.clientWidth + 1 || box.left < -1);
-        }).map(element => element.outerHTML.slice(0, 120))"""
-    )
-    assert outside == []
 
 
 def marks_drawn(page: Page, chart: str) -> int:

@@ -22,6 +22,7 @@ from energy_iot.simulation.fleet import FleetFiles, generate
 from energy_iot.simulation.theft import TheftKind
 from energy_iot.storage.clickhouse import open_clickhouse
 from energy_iot.storage.postgres import Postgres, open_postgres
+from tests.chromium import CHROMIUM, NO_CHROMIUM, assert_fits, opened, running_chromium
 from tests.conftest import new_database
 
 # without the gates: they change nothing, and cost seconds of rendering
@@ -36,6 +37,7 @@ KINDS = frozenset(
     }
 )
 METERS, DAYS = 64, 77
+CHARTS = ["days", "profile", "transformer"]
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +202,19 @@ def test_a_meter_is_explained(home: tuple[Settings, RunSummary], ranked: Postgre
     assert all(json.loads(spec)["$schema"] for spec in specs)
     assert not re.search(r'(?:src|href)="https?:', page)
     assert write_explanation(home[0], explanation, None).parent == home[0].reports_dir
+
+
+@pytest.mark.heavy
+@pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM)
+@pytest.mark.parametrize("width", [1366, 390])
+def test_its_page_in_a_browser(home: tuple[Settings, RunSummary], ranked: Postgres, tmp_path: Path, width: int) -> None:
+    explanation = read_explanation(ranked, read_ranking(ranked)[0].meter_id)
+    path = write_explanation(home[0], explanation, tmp_path / "meter.html")
+    with running_chromium() as browser, opened(browser, path, viewport={"width": width, "height": 768}) as (page, seen):
+        assert seen.messages == []
+        assert seen.requests == [path.as_uri()]
+        assert [box.get_attribute("id") for box in page.query_selector_all(".chart[data-drawn=yes]")] == CHARTS
+        assert_fits(page)
 
 
 def test_an_unknown_meter_is_told_with_similar_names(ranked: Postgres) -> None:

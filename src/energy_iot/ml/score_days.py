@@ -6,7 +6,7 @@ from typing import Any, Final
 import polars as pl
 import pyarrow as pa
 
-from energy_iot.ml.config import SCORE_DAYS_TABLE
+from energy_iot.ml.config import BATCH_READINGS, SCORE_DAYS_TABLE
 
 NEW_DAYS: Final = "new_score_days"  # a temporary table
 COLUMNS: Final = "meter_id, reading_date, reading_count, anomaly_count"
@@ -14,9 +14,13 @@ COLUMNS: Final = "meter_id, reading_date, reading_count, anomaly_count"
 
 @dataclass
 class DayCounts:
-    """Counts by meter and day over batches of scores."""
+    """Counts by meter and day over batches of scores, in memory that grows with the days alone.
+
+    Readings come in any order, so that each batch may hold a few of very many days.
+    """
 
     _parts: list[pl.DataFrame] = field(default_factory=list)
+    _days: int = 0  # after the last time that parts were added up
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Count one batch with columns meter_id, reading_timestamp and is_anomaly."""
@@ -26,6 +30,14 @@ class DayCounts:
                 reading_count=pl.len().cast(pl.Int64), anomaly_count=pl.col("is_anomaly").sum().cast(pl.Int64)
             )
         )
+        if self.held_rows > 2 * self._days + BATCH_READINGS:
+            self._parts = [self.total()]
+            self._days = self.held_rows
+
+    @property
+    def held_rows(self) -> int:
+        """Rows in memory."""
+        return sum(part.height for part in self._parts)
 
     def total(self) -> pl.DataFrame:
         """One row a meter and day: meter_id, reading_date, reading_count, anomaly_count; batches may divide a day."""

@@ -3,21 +3,11 @@
 import re
 from pathlib import Path
 
-from markupsafe import Markup
-
-from energy_iot import __version__
 from energy_iot.errors import StorageError
 from energy_iot.ml.explain import Explanation, to_text
 from energy_iot.ml.rank import describe_loss, explanations
-from energy_iot.reporting import charts, explain_charts
-from energy_iot.reporting.page import (
-    content_policy,
-    environment,
-    replace_file,
-    script_text,
-    template_text,
-    vega_bundle,
-)
+from energy_iot.reporting import explain_charts
+from energy_iot.reporting.page import render_page, replace_file, vega_bundle
 from energy_iot.settings import Settings
 
 
@@ -58,23 +48,13 @@ def render_explanation(explanation: Explanation, *, bundle: str) -> str:
         specs["profile"] = explain_charts.profile_chart(explanation)
         if explanation.node_days:
             specs["transformer"] = explain_charts.transformer_chart(explanation)
-    script, library = script_text(template_text("report.js")), script_text(bundle)
-    scripts = [library, script] if specs else [script]
-    return (
-        environment()
-        .get_template("explain.html.j2")
-        .render(
-            explanation=explanation,
-            suspect=explanation.suspect,
-            reasons=explanations(explanation.suspect),
-            loss=describe_loss(explanation.suspect).replace("\n", ", "),
-            text=to_text(explanation),
-            version=__version__,
-            policy=content_policy(scripts),
-            style=Markup(template_text("report.css")),  # noqa: S704  # our own file
-            script=script,
-            bundle=library,
-            config=charts.CONFIG,
-            specs=specs,
-        )
+    return render_page(
+        "explain.html.j2",
+        specs=specs,
+        bundle=bundle,
+        explanation=explanation,
+        suspect=explanation.suspect,
+        reasons=explanations(explanation.suspect),
+        loss=describe_loss(explanation.suspect).replace("\n", ", "),
+        text=to_text(explanation),
     )

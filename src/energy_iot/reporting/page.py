@@ -3,14 +3,16 @@
 import base64
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
-from energy_iot.reporting import formats
+from energy_iot import __version__
+from energy_iot.reporting import charts, formats
 
 
 def vega_bundle(cache: Path) -> str:
@@ -66,6 +68,32 @@ def environment() -> jinja2.Environment:
         "limits": formats.limits,
     }
     return environment
+
+
+def render_page(template: str, *, specs: Mapping[str, Any], bundle: str, **values: Any) -> str:
+    """A page with its style, its charts and the policy that lets it run nothing else.
+
+    Args:
+        template: Its name.
+        specs: The charts by their element; a page without any carries no library.
+        bundle: The charts' library, from `vega_bundle`.
+        values: What else the template shows.
+    """
+    script, library = script_text(template_text("report.js")), script_text(bundle)
+    return (
+        environment()
+        .get_template(template)
+        .render(
+            version=__version__,
+            policy=content_policy([library, script] if specs else [script]),
+            style=Markup(template_text("report.css")),  # noqa: S704  # our own file
+            script=script,
+            bundle=library,
+            config=charts.CONFIG,
+            specs=specs,
+            **values,
+        )
+    )
 
 
 def template_text(name: str) -> str:

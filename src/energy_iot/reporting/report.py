@@ -8,22 +8,12 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from markupsafe import Markup
-
-from energy_iot import __version__
 from energy_iot.errors import StorageError
 from energy_iot.ml.rank import explanations, shortened
 from energy_iot.pipeline import STEPS, Step
 from energy_iot.reporting import charts, formats, sentences
 from energy_iot.reporting.findings import LOSS_MONTHS
-from energy_iot.reporting.page import (
-    content_policy,
-    environment,
-    replace_file,
-    script_text,
-    template_text,
-    vega_bundle,
-)
+from energy_iot.reporting.page import render_page, replace_file, vega_bundle
 from energy_iot.reporting.report_data import (
     KINDS,
     TOP_ANOMALIES,
@@ -109,53 +99,43 @@ def render_report(data: ReportData, *, settings: Settings, bundle: str, data_doc
     """
     threshold = settings.score_threshold if data.threshold is None else data.threshold
     specs, texts = make_charts(data, threshold=threshold, min_completeness=settings.min_completeness)
-    script, library = script_text(template_text("report.js")), script_text(bundle)
-    scripts = [library, script] if specs else [script]
     features, card = _card(data)
     agreement, caveat = _agreement(data)
     failed_critical = sum(suite.failed_critical for suite in data.suites)
     steps = _steps(data)
-    return (
-        environment()
-        .get_template("report.html.j2")
-        .render(
-            data=data,
-            version=__version__,
-            policy=content_policy(scripts),
-            style=Markup(template_text("report.css")),  # noqa: S704  # our own file
-            script=script,
-            bundle=library,
-            config=charts.CONFIG,
-            specs=specs,
-            texts=texts,
-            kinds=_kinds(data),
-            threshold=threshold,
-            heading=sentences.heading(data),
-            period=sentences.period(data),
-            cadence=sentences.cadence(data),
-            notices=sentences.notices(data),
-            kinds_sentence=sentences.kinds(data),
-            score_commands=[sentences.command("ml_score"), sentences.command("dbt_run_marts")],
-            expectations=sum(suite.expectations for suite in data.suites),
-            failed_critical=failed_critical,
-            met=sum(suite.met for suite in data.suites),
-            failed_warning=sum(suite.failed_warning for suite in data.suites),
-            top=data.scores.top[:TOP_ANOMALIES] if data.scores else (),
-            months=by_month(data.days)[-MONTHS_SHOWN:],
-            weekdays=_weekdays(data.week),
-            average_day=charts.average_day(data.week),
-            heat_bounds=charts.heat_bounds(data.week),
-            steps=steps,
-            run_is_partial=any(earlier for _, _, earlier in steps),
-            data_docs=data_docs,
-            features=features,
-            card=card,
-            agreement=agreement,
-            caveat=caveat,
-            findings=data.findings,
-            explanations=lambda suspect: shortened(explanations(suspect), SHOWN_REASONS),
-            loss_months=LOSS_MONTHS,
-        )
+    return render_page(
+        "report.html.j2",
+        specs=specs,
+        bundle=bundle,
+        data=data,
+        texts=texts,
+        kinds=_kinds(data),
+        threshold=threshold,
+        heading=sentences.heading(data),
+        period=sentences.period(data),
+        cadence=sentences.cadence(data),
+        notices=sentences.notices(data),
+        kinds_sentence=sentences.kinds(data),
+        score_commands=[sentences.command("ml_score"), sentences.command("dbt_run_marts")],
+        expectations=sum(suite.expectations for suite in data.suites),
+        failed_critical=failed_critical,
+        met=sum(suite.met for suite in data.suites),
+        failed_warning=sum(suite.failed_warning for suite in data.suites),
+        top=data.scores.top[:TOP_ANOMALIES] if data.scores else (),
+        months=by_month(data.days)[-MONTHS_SHOWN:],
+        weekdays=_weekdays(data.week),
+        average_day=charts.average_day(data.week),
+        heat_bounds=charts.heat_bounds(data.week),
+        steps=steps,
+        run_is_partial=any(earlier for _, _, earlier in steps),
+        data_docs=data_docs,
+        features=features,
+        card=card,
+        agreement=agreement,
+        caveat=caveat,
+        findings=data.findings,
+        explanations=lambda suspect: shortened(explanations(suspect), SHOWN_REASONS),
+        loss_months=LOSS_MONTHS,
     )
 
 

@@ -21,6 +21,7 @@ from energy_iot.ml.evaluation.table import HEADINGS, Facts, describe_fleet, writ
 from energy_iot.ml.evaluation.truth import NOTHING, FleetTruth
 from energy_iot.reporting.formats import duration
 from energy_iot.reporting.progress import Progress
+from tests.known_figures import known
 
 METERS = 200
 KINDS = ("bypass_period", "day_reversal", "slow_decline")
@@ -75,8 +76,10 @@ def test_intervals_hold_the_figure_and_are_narrower_with_more_fleets() -> None:
     alone = summarise(FLEETS[1:])
     for name in (SUSPICION, COMPARED_WITH):
         one, two = alone.rankings[name]["roc_auc"], SUMMARY.rankings[name]["roc_auc"]
-        assert one.low < one.value < one.high  # type: ignore[operator]  # all are known
-        assert two.high - two.low < one.high - one.low  # type: ignore[operator]
+        low, value, high = known(one.low, one.value, one.high)
+        assert low < value < high
+        narrower_low, narrower_high = known(two.low, two.high)
+        assert narrower_high - narrower_low < high - low
     assert SUMMARY.rankings["random"]["roc_auc"] == replace(
         SUMMARY.rankings["random"]["roc_auc"], value=0.5, low=0.5, high=0.5
     )
@@ -94,10 +97,10 @@ def test_the_interval_is_the_percentiles_of_a_thousand_resamples() -> None:
 
 
 def test_the_gain_is_measured_on_the_same_draws() -> None:
-    means = [SUMMARY.rankings[name]["roc_auc"].value for name in (SUSPICION, COMPARED_WITH)]
-    assert SUMMARY.gain.value == pytest.approx(means[0] - means[1])  # type: ignore[operator]
-    assert SUMMARY.gain.low is not None
-    assert 0 < SUMMARY.gain.low < SUMMARY.gain.value  # type: ignore[operator]
+    ours, theirs = known(*(SUMMARY.rankings[name]["roc_auc"].value for name in (SUSPICION, COMPARED_WITH)))
+    low, gain = known(SUMMARY.gain.low, SUMMARY.gain.value)
+    assert gain == pytest.approx(ours - theirs)
+    assert 0 < low < gain
 
 
 def test_kinds_count_all_their_thieves_alike() -> None:
