@@ -10,6 +10,8 @@ BIN := .venv/bin
 RUN := $(BIN)/python -m energy_iot
 STAMP := .venv/.installed
 AIRFLOW_STAMP := .venv/.airflow_installed
+SUPERSET_ENV := .venv-superset
+SUPERSET_STAMP := $(SUPERSET_ENV)/.installed
 
 # What the data targets work on; override on the command line: make ingest FILES="a.csv b.csv" STATE=.my_state
 FILES ?= data/raw
@@ -64,6 +66,15 @@ $(AIRFLOW_STAMP): $(STAMP) requirements/airflow.txt
 .PHONY: install-airflow
 install-airflow: $(AIRFLOW_STAMP)  ## Add Airflow to .venv
 
+$(SUPERSET_STAMP): requirements/superset.txt
+	@test -x $(SUPERSET_ENV)/bin/python || $(PYTHON) -m venv $(SUPERSET_ENV)
+	@echo "installing Superset into $(SUPERSET_ENV) (once; about two minutes) ..."
+	@$(SUPERSET_ENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/superset.txt
+	@touch $(SUPERSET_STAMP)
+
+.PHONY: install-superset
+install-superset: $(SUPERSET_STAMP)  ## Make .venv-superset with Superset
+
 .PHONY: requirements
 requirements:  ## Compile the pins anew from pyproject.toml (needs uv)
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-annotate \
@@ -72,6 +83,9 @@ requirements:  ## Compile the pins anew from pyproject.toml (needs uv)
 	uv pip compile pyproject.toml --extra airflow --group dev --universal --python-version 3.11 --generate-hashes \
 		--no-annotate --no-strip-extras --custom-compile-command "make requirements" \
 		--constraints requirements/pipeline.txt --quiet --output-file requirements/airflow.txt
+	uv pip compile requirements/superset.in --universal --python-version 3.11 --generate-hashes --no-annotate \
+		--no-strip-extras --custom-compile-command "make requirements" \
+		--upgrade --quiet --output-file requirements/superset.txt
 
 .PHONY: doctor
 doctor: $(STAMP)  ## Check what is installed, reachable and free
@@ -145,6 +159,15 @@ airflow: $(AIRFLOW_STAMP)  ## Run Airflow until Ctrl-C; prints its address and p
 .PHONY: airflow-run
 airflow-run: $(AIRFLOW_STAMP)  ## Have the running Airflow do the daily run now, and follow it (FILES="a.csv" instead of data/landing)
 	@$(RUN) --home $(STATE) trigger $(if $(filter command line environment,$(origin FILES)),$(FILES))
+
+##@ Superset
+
+# the dashboards show STATE or, as long as nothing was run there, the demo
+SHOWN_STATE = $(if $(wildcard $(STATE)/postgres),$(STATE),$(DEMO_STATE))
+
+.PHONY: superset
+superset: $(STAMP) $(SUPERSET_STAMP)  ## Run Superset until Ctrl-C; prints its address and, the first time, passwords
+	@$(RUN) --home $(SHOWN_STATE) serve superset
 
 ##@ Great Expectations
 

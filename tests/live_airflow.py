@@ -1,23 +1,20 @@
 """A real Airflow for tests: its three processes, and what its interface says of runs."""
 
 import os
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 import psutil
 
 from energy_iot.orchestration.airflow_servers import airflow_home, read_address
 from energy_iot.settings import Settings, load_settings
-
-T = TypeVar("T")
+from tests.live_server import command, processes_with, serving
 
 DAILY = "energy_pipeline_daily"
 INSTALLED = Path(sys.executable).with_name("airflow").exists()
@@ -87,19 +84,7 @@ class LiveAirflow:
 
     def processes(self) -> list[psutil.Process]:
         """All that belong to this Airflow, whoever started them."""
-        return [
-            process
-            for process in psutil.process_iter()
-            if _airflow_home_of(process) == str(airflow_home(self.settings))
-        ]
-
-
-def command(home: Path, *arguments: object) -> list[str]:
-    return [sys.executable, "-m", "energy_iot", "--home", str(home), *map(str, arguments)]
-
-
-def environment(variables: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")} | dict(variables)
+        return processes_with("AIRFLOW_HOME", airflow_home(self.settings))
 
 
 @contextmanager
@@ -107,35 +92,12 @@ def live_airflow(home: Path, landing: Path, **variables: str) -> Iterator[LiveAi
     """Start Airflow on a free port; ended as a service manager ends it."""
     landing.mkdir(parents=True, exist_ok=True)
     variables |= {"ENERGY_IOT_LANDING_DIR": str(landing)}
-    process = subprocess.Popen(
-        command(home, "serve", "airflow", "--port", "0"), stdout=subprocess.PIPE, text=True, env=environment(variables)
-    )
-    assert process.stdout is not None
-    said = ""
-    try:
-        while "Ctrl-C stops it" not in said:
-            line = process.stdout.readline()
-            assert line, f"Airflow did not start; {logs(home)}"
-            said += line
+    with serving(home, "airflow", environment(variables)) as (process, said):
         yield LiveAirflow(home, variables, process, said)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=90)
 
 
-def logs(home: Path) -> str:
-    found = sorted((home / "airflow").glob("*.log"))
-    return "\n".join(f"--- {file.name}\n{file.read_text()[-2000:]}" for file in found)
-
-
-def wait_for(find: Callable[[], T | None], what: str, seconds: float = 180) -> T:
-    """What `find` finds, as soon as it finds something."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := find():
-            return found
-        time.sleep(0.2)
-    raise AssertionError(f"no {what} within {seconds:.0f} s")
+def environment(variables: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")} | dict(variables)
 
 
 def run_program(arguments: Sequence[str], variables: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
@@ -144,10 +106,3 @@ def run_program(arguments: Sequence[str], variables: Mapping[str, str]) -> "subp
     return subprocess.run(
         [program, *arguments], capture_output=True, text=True, env=environment(variables), timeout=600
     )
-
-
-def _airflow_home_of(process: psutil.Process) -> str | None:
-    try:
-        return process.environ().get("AIRFLOW_HOME") if process.status() != psutil.STATUS_ZOMBIE else None
-    except psutil.Error:
-        return None

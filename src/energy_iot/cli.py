@@ -629,6 +629,55 @@ def serve_airflow(
     serve(settings, port=port, started=tell)
 
 
+@serve_app.command("superset")
+def serve_superset(
+    context: typer.Context,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Of its pages, on the loopback address; 0 takes a free one.")
+    ] = None,
+) -> None:
+    """Run Superset with the four dashboards on what ClickHouse holds.
+
+    Ctrl-C stops all of its processes. The user `analyst` may look at the dashboards and do nothing else.
+    """
+    from energy_iot.logs import configure_logging
+    from energy_iot.serving.superset_server import SECRETS_FILE, SupersetAddress, serve, superset_home
+
+    invocation: Invocation = context.obj
+    settings = invocation.settings()
+    configure_logging(settings, quiet=invocation.quiet, verbose=invocation.verbose)
+
+    def tell(address: SupersetAddress, is_first: bool) -> None:
+        secrets_file = superset_home(settings) / SECRETS_FILE
+        typer.echo(f"Superset answers on {address.url}")
+        if is_first:
+            for user, password in address.passwords.items():
+                typer.echo(f"user {user}, password {password}")
+            typer.echo(f"they are not shown again; {secrets_file} keeps them, for you alone")
+        else:
+            typer.echo(f"users {' and '.join(address.passwords)}; their passwords are in {secrets_file}")
+        typer.echo(f"its logs are in {superset_home(settings)}; Ctrl-C stops it")
+
+    typer.echo("starting Superset; it takes half a minute, the first time longer ...")
+    serve(settings, port=port, started=tell)
+
+
+@app.command("export-dashboards")
+def export_dashboards(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Zip to write, as Superset imports it.")],
+) -> None:
+    """Write the dashboards of the running Superset, as they are there, into one file.
+
+    Superset must run: energy-iot serve superset
+    """
+    from energy_iot.serving.superset_client import export_dashboards, logged_in
+    from energy_iot.serving.superset_server import read_address
+
+    with logged_in(read_address(context.obj.settings())) as client:
+        typer.echo(f"{export_dashboards(client, file)} dashboards: {file.absolute()}")
+
+
 @app.command()
 def trigger(
     context: typer.Context,

@@ -155,6 +155,17 @@ class Settings(BaseSettings):
     airflow_database_url: SecretStr | None = Field(
         None, description="Airflow's own PostgreSQL database; unset, one in the embedded server."
     )
+    superset_port: int = Field(18088, ge=0, le=65535, description="Loopback port of `energy-iot serve superset`.")
+    superset_env: Path = Field(
+        Path(".venv-superset"),
+        description="Python environment that Superset is installed in; relative to the project's.",
+    )
+    superset_database_url: SecretStr | None = Field(
+        None, description="Superset's own PostgreSQL database; unset, one in the embedded server."
+    )
+    superset_clickhouse_url: SecretStr | None = Field(
+        None, description="ClickHouse of server mode for dashboards, as a user that may only read: clickhousedb://..."
+    )
     alert_webhook_url: SecretStr | None = Field(
         None, description="Where a failed daily run is told, as Slack and its like take it: https://..."
     )

@@ -29,8 +29,8 @@ from tests.live_airflow import (
     environment,
     live_airflow,
     run_program,
-    wait_for,
 )
+from tests.live_server import wait_for
 from tests.receivers import webhook
 from tests.stored_tables import derived_tables, differences
 

@@ -15,11 +15,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import quote
 
 import httpx
-import psycopg
-from psycopg import sql
 
 from energy_iot.errors import StorageError, UsageError
 from energy_iot.serving.local_server import (
@@ -33,7 +30,7 @@ from energy_iot.serving.local_server import (
     write_secret,
 )
 from energy_iot.settings import ENV_PREFIX, PROJECT_DIR, Settings
-from energy_iot.storage.postgres import Postgres, open_postgres
+from energy_iot.storage.postgres import Postgres, open_postgres, own_database_url
 
 USER: Final = "admin"
 DATABASE: Final = "airflow"
@@ -162,17 +159,7 @@ def _environment(settings: Settings, address: AirflowAddress, database_url: str)
 
 
 def _database_url(settings: Settings, postgres: Postgres) -> str:
-    if settings.airflow_database_url:
-        return settings.airflow_database_url.get_secret_value()
-    if postgres.data_dir is None:
-        raise UsageError(
-            "on servers of your own Airflow needs a database of its own",
-            fix=f"make one, and set {ENV_PREFIX}AIRFLOW_DATABASE_URL=postgresql+psycopg2://user:password@host/airflow",
-        )
-    with postgres.connect(autocommit=True) as connection, suppress(psycopg.errors.DuplicateDatabase):
-        connection.execute(sql.SQL("create database {}").format(sql.Identifier(DATABASE)))
-    known = postgres.parameters
-    return f"postgresql+psycopg2://{quote(known['user'])}@/{DATABASE}?host={quote(known['host'], safe='')}"
+    return own_database_url(postgres, DATABASE, settings.airflow_database_url, f"{ENV_PREFIX}AIRFLOW_DATABASE_URL")
 
 
 def _migrate(program: Path, environment: Mapping[str, str], home: Path) -> None:

@@ -18,7 +18,7 @@ import pyarrow as pa
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pydantic import SecretStr
 
-from energy_iot.errors import HomeInUseError, StorageError, StoreUnavailableError
+from energy_iot.errors import HomeInUseError, StorageError, StoreUnavailableError, UsageError
 from energy_iot.settings import Settings
 from energy_iot.storage.embedded_postgres import (
     RESERVE_SEGMENTS,
@@ -184,6 +184,30 @@ def open_postgres(settings: Settings) -> Iterator[Postgres]:
             with running_server(data_dir):
                 postgres = _prepare_embedded(data_dir, socket_dir)
         yield postgres
+
+
+def own_database_url(postgres: Postgres, name: str, given: SecretStr | None, variable: str) -> str:
+    """URL, as SQLAlchemy takes it, of a database for another program's own use; made in the embedded server if need be.
+
+    Args:
+        postgres: Where the pipeline's tables are.
+        name: Of the database.
+        given: The URL that the settings name, which is then taken.
+        variable: What to set where PostgreSQL is a server of one's own.
+
+    Raises:
+        UsageError: The settings name none, and the server is not the embedded one.
+    """
+    if given is not None:
+        return given.get_secret_value()
+    if postgres.data_dir is None:
+        raise UsageError(
+            f"on servers of your own {name} needs a database of its own",
+            fix=f"make one, and set {variable}=postgresql+psycopg2://user:password@host/{name}",
+        )
+    _ensure_database(postgres, name)
+    known = postgres.parameters
+    return f"postgresql+psycopg2://{quote(known['user'])}@/{name}?host={quote(known['host'], safe='')}"
 
 
 def _prepare_embedded(data_dir: Path, socket_dir: Path) -> Postgres:

@@ -12,7 +12,7 @@ import pytest
 from energy_iot.errors import StorageError
 from energy_iot.serving import local_server
 from energy_iot.serving.local_server import alone, asked_to_stop, free_port, is_held, running_processes, write_secret
-from tests.live_airflow import wait_for
+from tests.live_server import wait_for
 
 STUBBORN = """
 import signal, subprocess, sys, time

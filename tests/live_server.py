@@ -1,0 +1,67 @@
+"""What tests of real servers have in common: `energy-iot serve NAME` while a block runs, and waiting for things."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import psutil
+
+T = TypeVar("T")
+
+
+def command(home: Path, *arguments: object) -> list[str]:
+    return [sys.executable, "-m", "energy_iot", "--home", str(home), *map(str, arguments)]
+
+
+@contextmanager
+def serving(
+    home: Path, name: str, environment: Mapping[str, str] = os.environ
+) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """Serve on a free port; gives the process and what it printed. Ended as a service manager ends it."""
+    process = subprocess.Popen(
+        command(home, "serve", name, "--port", "0"), stdout=subprocess.PIPE, text=True, env=environment
+    )
+    assert process.stdout is not None
+    said = ""
+    try:
+        while "Ctrl-C stops it" not in said:
+            line = process.stdout.readline()
+            assert line, f"{name} did not start; {logs(home / name)}"
+            said += line
+        yield process, said
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=90)
+
+
+def logs(folder: Path) -> str:
+    found = sorted(folder.glob("*.log"))
+    return "\n".join(f"--- {file.name}\n{file.read_text()[-2000:]}" for file in found)
+
+
+def wait_for(find: Callable[[], T | None], what: str, seconds: float = 180) -> T:
+    """What `find` finds, as soon as it finds something."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := find():
+            return found
+        time.sleep(0.2)
+    raise AssertionError(f"no {what} within {seconds:.0f} s")
+
+
+def processes_with(variable: str, value: object) -> list[psutil.Process]:
+    """All that were started with this in their environment, by whomever."""
+    return [process for process in psutil.process_iter() if _variable_of(process, variable) == str(value)]
+
+
+def _variable_of(process: psutil.Process, variable: str) -> str | None:
+    try:
+        return process.environ().get(variable) if process.status() != psutil.STATUS_ZOMBIE else None
+    except psutil.Error:
+        return None
