@@ -169,6 +169,14 @@ SHOWN_STATE = $(if $(wildcard $(STATE)/postgres),$(STATE),$(DEMO_STATE))
 superset: $(STAMP) $(SUPERSET_STAMP)  ## Run Superset until Ctrl-C; prints its address and, the first time, passwords
 	@$(RUN) --home $(SHOWN_STATE) serve superset
 
+.PHONY: superset-export
+superset-export: $(STAMP)  ## Write the running Superset's dashboards to dashboards/exports/energy_dashboards.zip
+	@$(RUN) --home $(SHOWN_STATE) export-dashboards dashboards/exports/energy_dashboards.zip
+
+.PHONY: screenshots
+screenshots: $(SUPERSET_STAMP) demo  ## Take the pictures of the dashboards anew, on the demo (needs Chromium)
+	@$(BIN)/python -m dashboards.take_screenshots $(DEMO_STATE)
+
 ##@ Great Expectations
 
 .PHONY: ge-init
@@ -186,7 +194,7 @@ ge-docs: $(STAMP)  ## Build the Data Docs and say where they are
 ##@ Development
 
 .PHONY: test-heavy
-test-heavy: $(AIRFLOW_STAMP)  ## Pass the heavy tests only (Airflow, browser, kills, thousands of files; half an hour)
+test-heavy: $(AIRFLOW_STAMP) $(SUPERSET_STAMP)  ## Pass the heavy tests only (Airflow, Superset, browser, kills; half an hour)
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup --durations 15 -m heavy
 
 .PHONY: test-all

@@ -1,19 +1,19 @@
 """What Airflow adds: the same files by `energy-iot run` and by the daily DAG on a running Airflow, in new homes."""
 
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 from rich import box
 from rich.table import Table
 
-from benchmarks.measuring import read_status, run_command, step_seconds
+from benchmarks.measuring import read_status, run_command, serving, step_seconds
 
-INSTALLED = Path(sys.executable).with_name("airflow").exists()
+
+def is_installed() -> bool:
+    """Whether Airflow is."""
+    return Path(sys.executable).with_name("airflow").exists()
 
 
 def measure(file: Path, scratch: Path, say: Callable[[str], None]) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def measure(file: Path, scratch: Path, say: Callable[[str], None]) -> dict[str, 
     command = _with_steps(plain, run_command(plain, "run", file)["seconds"])
     command_again = run_command(plain, "run", file)["seconds"]
     say("the daily DAG on the same file ...")
-    with _airflow(orchestrated) as start_seconds:
+    with serving(orchestrated, "airflow") as start_seconds:
         dag = _with_steps(orchestrated, run_command(orchestrated, "trigger", file)["seconds"])
         dag_again = run_command(orchestrated, "trigger", file)["seconds"]
     return {
@@ -38,26 +38,6 @@ def measure(file: Path, scratch: Path, say: Callable[[str], None]) -> dict[str, 
 def _with_steps(home: Path, seconds: float) -> dict[str, Any]:
     status = read_status(home)
     return {"seconds": seconds, "step_seconds": round(step_seconds(status), 3), "steps": status["steps"]}
-
-
-@contextmanager
-def _airflow(home: Path) -> Iterator[float]:
-    """Airflow while the block runs; gives the seconds until it was ready, its database made."""
-    start = monotonic()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "energy_iot", "--home", str(home), "serve", "airflow", "--port", "0"],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    try:
-        while "Ctrl-C stops it" not in (line := process.stdout.readline()):
-            if not line:
-                raise SystemExit("Airflow did not start")
-        yield round(monotonic() - start, 3)
-    finally:
-        process.terminate()
-        process.communicate()
 
 
 def tables(figures: dict[str, Any]) -> list[Table]:

@@ -21,11 +21,12 @@ from typing import Any
 import psutil
 from rich.console import Console
 
-from benchmarks import added_day, airflow_overhead, growth, whole_run
+from benchmarks import added_day, airflow_overhead, dashboard_queries, growth, whole_run
 
 ROOT = Path(__file__).resolve().parents[1]
 UCI_FILE = ROOT / "data" / "raw" / "household_power_consumption.zip"
-CASES = ("whole", "day", "growth", "airflow")
+CASES = ("whole", "day", "growth", "airflow", "dashboards")
+NEEDED = {"airflow": airflow_overhead.is_installed, "dashboards": dashboard_queries.is_installed}
 
 
 def main() -> None:
@@ -36,8 +37,8 @@ def main() -> None:
         "--only",
         nargs="+",
         choices=CASES,
-        default=CASES if airflow_overhead.INSTALLED else CASES[:-1],
-        help="cases to measure; airflow needs `make install-airflow`",
+        default=[case for case in CASES if case not in NEEDED or NEEDED[case]()],
+        help="cases to measure; two of them need `make install-airflow install-superset`",
     )
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder for the JSON")
     options = parser.parse_args()
@@ -53,7 +54,7 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory(prefix="energy-iot-bench-") as folder:
         scratch = Path(folder)
-        if {"whole", "day", "airflow"} & set(options.only):
+        if set(options.only) - {"growth"}:
             file = options.file or (UCI_FILE if UCI_FILE.exists() else _fleet(scratch))
         if "whole" in options.only:
             figures["whole"] = whole_run.measure(file, scratch, console.print)
@@ -67,6 +68,9 @@ def main() -> None:
         if "airflow" in options.only:
             figures["airflow"] = airflow_overhead.measure(file, scratch, console.print)
             console.print(*airflow_overhead.tables(figures["airflow"]))
+        if "dashboards" in options.only:
+            figures["dashboards"] = dashboard_queries.measure(file, scratch, console.print)
+            console.print(*dashboard_queries.tables(figures["dashboards"]))
     options.out.mkdir(parents=True, exist_ok=True)
     written = options.out / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
     written.write_text(json.dumps(figures, indent=2))

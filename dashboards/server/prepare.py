@@ -8,7 +8,6 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
 from zipfile import ZipFile
 
 from flask_migrate import upgrade
@@ -24,14 +23,14 @@ ANALYST_PERMISSIONS = (
     ("can_write", "DashboardFilterStateRestApi"),
     ("can_read", "DashboardPermalinkRestApi"),
     ("can_dashboard", "Superset"),
+    ("can_log", "Superset"),
     ("can_time_range", "Api"),
-    ("can_welcome", "Superset"),
     ("menu_access", "Dashboards"),
 )
 
 
 def main() -> None:
-    """Arguments: the bundles, as zip files; the first of them holds the dashboard that a user sees first."""
+    """Arguments: the bundles, as zip files."""
     state = json.loads(Path(os.environ["SUPERSET_STATE"]).read_text())
     app = create_app()
     with app.app_context():
@@ -39,8 +38,7 @@ def main() -> None:
         make_roles()
         for user in state["users"]:
             make_user(**user)
-        imported = [uuid for bundle in sys.argv[1:] for uuid in import_bundle(Path(bundle))]
-        show_to_analysts(imported, state["first_dashboard"])
+        show_to_analysts([uuid for bundle in sys.argv[1:] for uuid in import_bundle(Path(bundle))])
 
 
 def make_roles() -> None:
@@ -82,23 +80,14 @@ def import_bundle(path: Path) -> list[str]:
     return [yaml.safe_load(text)["uuid"] for name, text in contents.items() if name.startswith("dashboards/")]
 
 
-def show_to_analysts(uuids: list[str], first_slug: str) -> None:
-    """Let analysts see these dashboards and, once logged in, the first of them."""
+def show_to_analysts(uuids: list[str]) -> None:
+    """Let analysts see these dashboards."""
     from superset import db, security_manager
     from superset.models.dashboard import Dashboard
-    from superset.models.user_attributes import UserAttribute
 
     analyst = security_manager.find_role("Analyst")
-    dashboards: list[Any] = db.session.query(Dashboard).filter(Dashboard.uuid.in_(uuids)).all()
-    for dashboard in dashboards:
+    for dashboard in db.session.query(Dashboard).filter(Dashboard.uuid.in_(uuids)):
         dashboard.roles, dashboard.published = [analyst], True
-    first = next(dashboard for dashboard in dashboards if dashboard.slug == first_slug)
-    for user in analyst.user:
-        attribute = db.session.query(UserAttribute).filter_by(user_id=user.id).one_or_none()
-        if attribute is None:
-            attribute = UserAttribute(user_id=user.id)
-            db.session.add(attribute)
-        attribute.welcome_dashboard_id = first.id
     db.session.commit()
 
 

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from explanations import explanations
+from pages import pages
 from sqlalchemy.engine import URL, make_url
 
 STATE: dict[str, Any] = json.loads(Path(os.environ["SUPERSET_STATE"]).read_text())
@@ -18,15 +18,30 @@ SECRET_KEY = STATE["secret_key"]
 SQLALCHEMY_DATABASE_URI = STATE["database_url"]
 EXPLAIN_COMMAND = STATE["explain_command"]
 EXPLANATIONS_DIR = STATE["explanations_dir"]
+FIRST_DASHBOARDS = STATE["first_dashboards"]  # by language
 APP_NAME = "Energy IoT Pipeline"
 LANGUAGES = {"en": {"flag": "gb", "name": "English"}, "fr": {"flag": "fr", "name": "Français"}}
 FEATURE_FLAGS = {"DASHBOARD_RBAC": True}  # a role sees its dashboards, and their tables only through them
-BLUEPRINTS = [explanations]
+BLUEPRINTS = [pages]
 FAB_API_SWAGGER_UI = False
 SESSION_COOKIE_SAMESITE = "Strict"
 RATELIMIT_STORAGE_URI = "memory://"  # one process serves
 SUPERSET_WEBSERVER_TIMEOUT = 60
-WTF_CSRF_ENABLED = True
+# Nothing is loaded from elsewhere; Superset's own policy lets its pages report each visit to a counting service.
+TALISMAN_CONFIG = {
+    "content_security_policy": {
+        "base-uri": "'self'",
+        "default-src": "'self'",
+        "img-src": ["'self'", "blob:", "data:"],
+        "object-src": "'none'",
+        "script-src": ["'self'", "'strict-dynamic'"],
+        "style-src": ["'self'", "'unsafe-inline'"],
+        "worker-src": ["'self'", "blob:"],
+    },
+    "content_security_policy_nonce_in": ["script-src"],
+    "force_https": False,
+    "session_cookie_secure": False,
+}
 
 
 def clickhouse_url() -> URL:

@@ -1,18 +1,27 @@
-"""Pages that explain why a meter is on the inspection list, for those who are logged in."""
+"""Pages of ours beside Superset's: where a user begins, and why a meter is on the inspection list."""
 
 import subprocess
 from pathlib import Path
 
-from flask import Blueprint, Response, abort, current_app, send_file
+from flask import Blueprint, Response, abort, current_app, redirect, request, send_file
+from flask_babel import get_locale
 from flask_login import login_required
 from flask_talisman import Talisman
 
 LONGEST_SECONDS = 60
 
-explanations = Blueprint("explanations", __name__, url_prefix="/explanations")
+pages = Blueprint("pages", __name__)
 
 
-@explanations.route("/<path:meter_id>")
+@pages.before_app_request
+def begin_with_a_dashboard() -> Response | None:
+    """Lead from Superset's home page, which lists what one has made oneself, to the first dashboard."""
+    if request.endpoint != "Superset.welcome":
+        return None
+    return redirect(f"/superset/dashboard/{current_app.config['FIRST_DASHBOARDS'][str(get_locale())]}/")
+
+
+@pages.route("/explanations/<path:meter_id>")
 @login_required
 @Talisman()(content_security_policy=None)  # the page has a policy of its own, for its own scripts
 def explanation(meter_id: str) -> Response:

@@ -1,0 +1,283 @@
+"""A real Superset on a real fleet: what it shows, in a browser and by its interface, and what analysts cannot reach."""
+
+import io
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+from zipfile import ZipFile
+
+import httpx
+import pytest
+import yaml
+from playwright.sync_api import Browser, Page
+
+from energy_iot.ml.rank import read_ranking
+from energy_iot.serving.front_file import find_front
+from energy_iot.serving.superset_bundle import LANGUAGES, make_bundle
+from energy_iot.serving.superset_client import export_dashboards, list_all, logged_in
+from energy_iot.serving.superset_server import ADMIN, ANALYST, SECRETS_FILE, STATE_FILE, superset_home
+from energy_iot.simulation.fleet import generate
+from energy_iot.storage.postgres import open_postgres
+from tests.chromium import CHROMIUM, NO_CHROMIUM, running_chromium
+from tests.live_server import command
+from tests.live_superset import (
+    INSTALLED,
+    NOT_INSTALLED,
+    LiveSuperset,
+    blank_charts,
+    live_superset,
+    log_in,
+    new_page,
+    open_dashboard,
+    wait_until_drawn,
+)
+
+pytestmark = [
+    pytest.mark.heavy,
+    pytest.mark.xdist_group("superset"),
+    pytest.mark.skipif(not INSTALLED, reason=NOT_INSTALLED),
+]
+
+METERS, DAYS = 40, 70
+SLUGS = [
+    document["slug"]
+    for language in LANGUAGES
+    for name, document in make_bundle(language).items()
+    if name.startswith("dashboards/")
+]
+# What differs from one Superset to another, and from one export to the next.
+NOISE = {"chartId", "chartsInScope", "chart_configuration", "global_chart_configuration", "timestamp", "id"}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home in which a small fleet with its network was run."""
+    folder = tmp_path_factory.mktemp("superset")
+    fleet = generate(folder / "data", meters=METERS, days=DAYS, seed=4, interval_minutes=60, theft_share=0.1)
+    files = (fleet.readings, fleet.meters, fleet.network_nodes, fleet.network_readings, fleet.outages)
+    home = folder / "home"
+    done = subprocess.run(command(home, "run", *files), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return home
+
+
+@pytest.fixture(scope="module")
+def superset(home: Path) -> Iterator[LiveSuperset]:
+    with live_superset(home) as live:
+        yield live
+
+
+@pytest.fixture(scope="module")
+def admin(superset: LiveSuperset) -> Iterator[httpx.Client]:
+    with logged_in(superset.address) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def analyst(superset: LiveSuperset) -> Iterator[httpx.Client]:
+    with logged_in(superset.address, ANALYST) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with running_chromium() as started:
+        yield started
+
+
+def test_it_says_where_it_is_and_how_to_log_in(superset: LiveSuperset) -> None:
+    folder = superset_home(superset.settings)
+    for name in (SECRETS_FILE, STATE_FILE):
+        assert (folder / name).stat().st_mode & 0o077 == 0
+    assert f"Superset answers on {superset.address.url}" in superset.said
+    for user in (ADMIN, ANALYST):
+        assert superset.said.count(f"user {user}, password {superset.address.passwords[user]}") == 1
+
+
+def test_each_chart_answers_with_rows(admin: httpx.Client) -> None:
+    charts = list_all(admin, "chart")
+    assert len(charts) == sum(name.startswith("charts/") for language in LANGUAGES for name in make_bundle(language))
+    empty = []
+    for chart in charts:
+        answer = admin.get(f"/chart/{chart['id']}/data/")
+        assert answer.status_code == httpx.codes.OK, f"{chart['slice_name']}: {answer.text}"
+        if not all(result["rowcount"] for result in answer.json()["result"]):
+            empty.append(chart["slice_name"])
+    assert empty == []
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM)
+@pytest.mark.parametrize("slug", SLUGS)
+def test_a_dashboard_in_a_browser(superset: LiveSuperset, browser: Browser, slug: str) -> None:
+    with new_page(browser) as (page, messages):
+        log_in(page, superset.address, ANALYST)
+        open_dashboard(page, superset.address, slug)
+        assert blank_charts(page) == []
+        assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+        assert messages == []
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM)
+def test_a_filter_reaches_all_charts(superset: LiveSuperset, browser: Browser) -> None:
+    with open_postgres(superset.settings) as postgres:
+        meter = read_ranking(postgres)[0].meter_id
+    asked: list[dict[str, Any]] = []
+    with new_page(browser) as (page, messages):
+        log_in(page, superset.address, ANALYST)
+        open_dashboard(page, superset.address, "overview")
+        page.on("request", lambda request: asked.append(request.post_data_json) if is_of_chart(request.url) else None)
+        choose(page, "Meter", meter)
+        wait_until_drawn(page)
+        assert blank_charts(page) == []
+        assert messages == []
+    filtered = [
+        {"col": "meter_id", "op": "IN", "val": [meter]} in query["filters"] for got in asked for query in got["queries"]
+    ]
+    assert len(filtered) > 5
+    assert all(filtered)
+
+
+def is_of_chart(url: str) -> bool:
+    return "/api/v1/chart/data" in url and "form_data" in url
+
+
+def choose(page: Page, label: str, value: str) -> None:
+    """Choose a value in a filter of the dashboard, and apply it."""
+    bar = page.locator("[data-test='filter-bar']")
+    field = bar.locator("[data-test='form-item-value']", has=page.locator("input"))
+    box = bar.locator("div", has_text=label).locator(field).first.locator("input").first
+    box.click()
+    box.fill(value)
+    page.locator(".ant-select-item-option", has_text=value).first.click()
+    page.locator("[data-test='filter-bar__apply-button']").click()
+
+
+def test_the_explanation_behind_a_link(superset: LiveSuperset, browser: Browser) -> None:
+    with open_postgres(superset.settings) as postgres:
+        meter = read_ranking(postgres)[0].meter_id
+    path = f"/explanations/{quote(meter, safe='')}"
+    nobody = httpx.get(superset.address.url + path)
+    assert nobody.status_code == httpx.codes.FOUND
+    assert "/login" in nobody.headers["Location"]
+    with new_page(browser) as (page, messages):
+        log_in(page, superset.address, ANALYST)
+        page.goto(superset.address.url + path)
+        page.wait_for_function("[...document.querySelectorAll('.chart')].every(box => box.dataset.drawn)")
+        assert meter in page.inner_text("h1")
+        assert messages == []
+        assert page.goto(f"{superset.address.url}/explanations/nobody").status == httpx.codes.NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/chart/{chart}"),
+        ("GET", "/chart/{chart}/data/"),
+        ("POST", "/chart/data"),
+        ("PUT", "/chart/{chart}"),
+        ("DELETE", "/chart/{chart}"),
+        ("POST", "/chart/"),
+        ("PUT", "/dashboard/{dashboard}"),
+        ("DELETE", "/dashboard/{dashboard}"),
+        ("POST", "/dashboard/"),
+        ("GET", "/dashboard/export/?q=!({dashboard})"),
+        ("GET", "/dataset/"),
+        ("GET", "/dataset/{dataset}"),
+        ("POST", "/dataset/"),
+        ("GET", "/database/"),
+        ("GET", "/database/{database}"),
+        ("GET", "/database/{database}/connection"),
+        ("GET", "/database/{database}/schemas/"),
+        ("POST", "/sqllab/execute/"),
+        ("GET", "/query/"),
+        ("GET", "/saved_query/"),
+        ("GET", "/log/"),
+        ("GET", "/report/"),
+        ("GET", "/security/users/"),
+        ("GET", "/security/roles/"),
+        ("POST", "/security/guest_token/"),
+        ("GET", "/rowlevelsecurity/"),
+        ("GET", "/assets/export/"),
+        ("POST", "/assets/import/"),
+        ("POST", "/dashboard/import/"),
+    ],
+)
+def test_the_analyst_reaches_nothing_else(admin: httpx.Client, analyst: httpx.Client, method: str, path: str) -> None:
+    known = {kind: list_all(admin, kind)[0]["id"] for kind in ("chart", "dashboard", "dataset", "database")}
+    body = None
+    if method != "GET":
+        source = {"id": known["dataset"], "type": "table"}
+        body = {
+            "datasource": source,
+            "queries": [{"metrics": ["count"]}],
+            "database_id": known["database"],
+            "sql": "select 1",
+        }
+    answer = analyst.request(method, path.format(**known), json=body)
+    assert answer.status_code in {httpx.codes.FORBIDDEN, httpx.codes.NOT_FOUND, httpx.codes.UNAUTHORIZED}, answer.text
+
+
+@pytest.mark.parametrize("page_path", ["/sqllab/", "/chart/add", "/users/list/", "/databaseview/list/", "/explore/"])
+def test_the_analyst_is_shown_no_other_page(superset: LiveSuperset, browser: Browser, page_path: str) -> None:
+    with new_page(browser) as (page, _):
+        log_in(page, superset.address, ANALYST)
+        page.goto(superset.address.url + page_path)
+        assert page_path.strip("/") not in page.url
+
+
+def test_the_export_makes_the_same_dashboards_in_an_empty_superset(
+    superset: LiveSuperset, admin: httpx.Client, tmp_path: Path
+) -> None:
+    file = tmp_path / "energy_dashboards.zip"
+    done = subprocess.run(command(superset.home, "export-dashboards", file), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    before = exported(admin, tmp_path)
+    for kind in ("dashboard", "chart", "dataset"):
+        ids = ",".join(str(one["id"]) for one in list_all(admin, kind))
+        admin.delete(f"/{kind}/", params={"q": f"!({ids})"}).raise_for_status()
+    for database in list_all(admin, "database"):
+        admin.delete(f"/database/{database['id']}").raise_for_status()
+    assert list_all(admin, "dashboard") == []
+    upload = {"formData": (file.name, file.read_bytes(), "application/zip")}
+    admin.post("/dashboard/import/", files=upload, data={"passwords": "{}"}).raise_for_status()
+    assert exported(admin, tmp_path) == before
+
+
+def exported(client: httpx.Client, folder: Path) -> dict[str, Any]:
+    """What an export holds, by uuid, without what differs from one Superset to another."""
+    file = folder / "exported.zip"
+    assert export_dashboards(client, file) == len(SLUGS)
+    with ZipFile(io.BytesIO(file.read_bytes())) as bundle:
+        documents = [yaml.safe_load(bundle.read(name)) for name in bundle.namelist()]
+    found = {document["uuid"]: without_noise(document) for document in documents if "uuid" in document}
+    assert len(found) > len(SLUGS)
+    return found
+
+
+def without_noise(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: without_noise(inner) for name, inner in value.items() if name not in NOISE}
+    if isinstance(value, list):
+        return [without_noise(inner) for inner in value]
+    if isinstance(value, str) and value.startswith("{"):
+        return without_noise(json.loads(value))
+    return value
+
+
+def test_stopped_it_leaves_no_process_and_started_again_it_is_the_same(superset: LiveSuperset, tmp_path: Path) -> None:
+    """Last of all: it ends the Superset of the others."""
+    with logged_in(superset.address) as client:
+        before = exported(client, tmp_path)
+    assert len(superset.processes()) >= 2
+    superset.process.send_signal(signal.SIGTERM)
+    superset.process.wait(timeout=60)
+    assert superset.processes() == []
+    assert find_front(superset.home) is None
+    with live_superset(superset.home) as again:
+        assert "password " not in again.said
+        with logged_in(again.address) as client:
+            assert exported(client, tmp_path) == before

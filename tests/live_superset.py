@@ -1,0 +1,117 @@
+"""A real Superset for tests: its processes, its interface, and its dashboards in a browser."""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from playwright.sync_api import Browser, Page
+
+from energy_iot.serving.superset_server import STATE_FILE, SupersetAddress, read_address, superset_home
+from energy_iot.settings import PROJECT_DIR, Settings, load_settings
+from tests.live_server import processes_with, serving
+
+INSTALLED = (PROJECT_DIR / ".venv-superset" / "bin" / "superset").exists()
+NOT_INSTALLED = "Superset is not installed: make install-superset"
+WIDTH, HEIGHT = 1366, 768
+ALL_DRAWN = """() => {
+    const holders = [...document.querySelectorAll('.dashboard-chart, [data-test="dashboard-component-chart-holder"]')];
+    return holders.length > 0
+        && holders.every(holder => holder.querySelector('[data-test="slice-container"]'))
+        && !document.querySelector('[data-test="loading-indicator"], .loading');
+}"""
+
+
+BLANK_CHARTS = """() => {
+    const colours = canvas => {
+        const data = new Uint32Array(
+            canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.buffer);
+        return new Set(data).size;
+    };
+    const shows = chart => {
+        if (chart.querySelector('.ant-empty, [data-test="chart-error"], .ant-alert-error')) return false;
+        const canvases = [...chart.querySelectorAll('canvas')];
+        if (canvases.length) return canvases.some(canvas => canvas.width && colours(canvas) > 3);
+        return chart.querySelectorAll('tbody tr').length > 0 || chart.innerText.trim().length > 0;
+    };
+    return [...document.querySelectorAll('[data-test="slice-container"]')]
+        .filter(chart => !shows(chart))
+        .map(chart => chart.closest('.dashboard-chart, [data-test-chart-name]')?.innerText ?? chart.className);
+}"""
+
+
+@dataclass(frozen=True)
+class LiveSuperset:
+    """A Superset that runs.
+
+    Attributes:
+        home: Of the pipeline.
+        process: `energy-iot serve superset`.
+        said: What that printed until it was ready.
+    """
+
+    home: Path
+    process: "subprocess.Popen[str]"
+    said: str
+
+    @property
+    def settings(self) -> Settings:
+        return load_settings(home=self.home)
+
+    @property
+    def address(self) -> SupersetAddress:
+        return read_address(self.settings)
+
+    def processes(self) -> list[psutil.Process]:
+        """All that belong to this Superset, whoever started them."""
+        return processes_with("SUPERSET_STATE", superset_home(self.settings) / STATE_FILE)
+
+
+@contextmanager
+def live_superset(home: Path) -> Iterator[LiveSuperset]:
+    """Start Superset on a free port; ended as a service manager ends it."""
+    with serving(home, "superset") as (process, said):
+        yield LiveSuperset(home, process, said)
+
+
+@contextmanager
+def new_page(browser: Browser) -> Iterator[tuple[Page, list[str]]]:
+    """A page of a session of its own, and what the browser complains of."""
+    context = browser.new_context(viewport={"width": WIDTH, "height": HEIGHT})
+    page, messages = context.new_page(), []
+    page.on("console", lambda message: messages.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: messages.append(str(error)))
+    yield page, messages
+    context.close()
+
+
+def log_in(page: Page, address: SupersetAddress, user: str) -> None:
+    """Fill in the form as a person does."""
+    page.goto(f"{address.url}/login/")
+    page.fill("#username", user)
+    page.fill("#password", address.passwords[user])
+    page.keyboard.press("Enter")
+    page.wait_for_url(lambda url: "login" not in url)
+
+
+def open_dashboard(page: Page, address: SupersetAddress, slug: str) -> None:
+    """Open it, and wait until its charts are drawn and stand still."""
+    page.goto(f"{address.url}/superset/dashboard/{slug}/?standalone=1")
+    wait_until_drawn(page)
+
+
+def wait_until_drawn(page: Page) -> None:
+    """Wait until no chart loads, and two pictures in a row are the same."""
+    page.wait_for_function(ALL_DRAWN, timeout=60_000)
+    before = b""
+    while (now := page.screenshot()) != before:
+        before = now
+        page.wait_for_timeout(300)
+
+
+def blank_charts(page: Page) -> list[str]:
+    """Titles of charts that show nothing: no figure, no row, a canvas of one colour, or a message in their place."""
+    found: list[str] = page.evaluate(BLANK_CHARTS)
+    return found
