@@ -40,6 +40,10 @@ create table marts.mart_inspection_list (
     transformer_unexplained_share double precision, customer_class text, last_inspected_on date,
     last_found_theft boolean, suppressed_cause text, as_of_date date, model_version integer, ranked_at timestamp
 );
+create table marts.mart_meters (
+    meter_id text, transformer_id text, feeder_id text, customer_class text, contracted_power_kw double precision,
+    is_prepaid boolean, latitude double precision, longitude double precision, valid_from date, valid_to date
+);
 create table intermediate.int_readings_daily (meter_id text, reading_date date);
 create unique index on intermediate.int_readings_daily (meter_id, reading_date);
 create sequence reading_ids;
@@ -172,8 +176,12 @@ def assert_published(marts: Marts, client: Client, time_zone: str = "UTC") -> No
     for table in TABLES:
         assert published_rows(client, tuple(table.columns), table.name) == marts.rows(tuple(table.columns), table.mart)
     assert {row[0] for row in client.query("show tables").result_rows} == {table.name for table in TABLES}
-    misdated = f"select count() from anomaly_scores where reading_date <> toDate32(reading_timestamp, '{time_zone}')"
-    assert client.query(misdated).result_rows == [(0,)]
+    misdated = (
+        "select count() from anomaly_scores where (reading_date, hour_of_day, day_of_week) <> "
+        "(toDate32(local), toHour(local), toDayOfWeek(local, 2))"
+    )
+    local = f"toTimeZone(reading_timestamp, '{time_zone}') as local"
+    assert client.query(f"with {local} {misdated}").result_rows == [(0,)]
 
 
 def modes(details: Any) -> dict[str, str]:

@@ -116,6 +116,7 @@ STEPS: Final[tuple[Step, ...]] = (
             "postgres.marts.mart_anomaly_scores",
             "postgres.marts.mart_inspection_list",
             "postgres.marts.mart_losses",
+            "postgres.marts.mart_meters",
         ),
     ),
     Step(
@@ -134,6 +135,7 @@ STEPS: Final[tuple[Step, ...]] = (
             "clickhouse.energy_analytics.anomaly_scores",
             "clickhouse.energy_analytics.inspection_list",
             "clickhouse.energy_analytics.losses",
+            "clickhouse.energy_analytics.meters",
         ),
     ),
 )

@@ -420,6 +420,7 @@ def test_a_day_more_reads_a_day_and_what_lies_behind_it(warehouse: Warehouse) ->
         "mart_consumption_metrics": 3 * METERS,
         "mart_losses": 0,
         "mart_inspection_list": METERS,
+        "mart_meters": 0,
     }
 
     most = {

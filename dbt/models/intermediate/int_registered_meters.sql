@@ -63,6 +63,8 @@ select
     {{ as_double('meters.tariff_per_kwh') }} as tariff_per_kwh,
     meters.currency,
     meters.is_prepaid,
+    meters.latitude,
+    meters.longitude,
     meters.valid_from,
     meters.valid_to,
     replacements.replaced_by,

@@ -311,7 +311,7 @@ def _parts_by_quarter(clickhouse: Client, name: str) -> dict[str, int]:
 def _compare(
     clickhouse: Client, table: PublishedTable, condition: str, sent: Fingerprint, expected: dict[str, float]
 ) -> None:
-    sums = "".join(f", sum({column})" for column in table.summed)
+    sums = "".join(f", coalesce(sum({column}), 0)" for column in table.summed)
     row = clickhouse.query(f"select count(){sums} from {table.shadow} where {condition}").result_rows[0]
     stored = dict(zip(("rows", *table.summed), row, strict=True))
     differences = [
