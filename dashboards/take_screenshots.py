@@ -9,10 +9,10 @@ from pathlib import Path
 from energy_iot.serving.superset_bundle import make_bundle
 from energy_iot.serving.superset_server import ANALYST
 from tests.chromium import running_chromium
-from tests.live_superset import WIDTH, blank_charts, live_superset, log_in, new_page, open_dashboard, wait_until_drawn
+from tests.live_superset import WIDTH, blank_charts, live_superset, log_in, new_page, open_dashboard
 
 SCREENSHOTS = Path(__file__).parent / "screenshots"
-DASHBOARD_HEIGHT = "document.querySelector('.dashboard').scrollHeight"
+CONTENT_HEIGHT = "Math.ceil(document.querySelector('.grid-content').getBoundingClientRect().bottom) + 16"
 
 
 def main(home: Path) -> None:
@@ -24,12 +24,10 @@ def main(home: Path) -> None:
         log_in(page, superset.address, ANALYST)
         for slug in slugs:
             open_dashboard(page, superset.address, slug)
-            page.set_viewport_size({"width": WIDTH, "height": page.evaluate(DASHBOARD_HEIGHT)})
-            wait_until_drawn(page)
             if blank := blank_charts(page):
                 raise SystemExit(f"{slug}: nothing to see in {', '.join(blank)}")
             file = SCREENSHOTS / f"{slug}.png"
-            page.screenshot(path=file)
+            page.screenshot(path=file, clip={"x": 0, "y": 0, "width": WIDTH, "height": page.evaluate(CONTENT_HEIGHT)})
             print(file.relative_to(Path.cwd()))
 
 

@@ -31,7 +31,7 @@ from energy_iot.serving.local_server import (
     running_processes,
     write_secret,
 )
-from energy_iot.serving.superset_bundle import LANGUAGES, first_dashboards, write_bundle
+from energy_iot.serving.superset_bundle import FIRST_DASHBOARD, LANGUAGES, make_bundle, write_bundle
 from energy_iot.settings import ENV_PREFIX, PROJECT_DIR, Settings
 from energy_iot.storage.postgres import open_postgres, own_database_url
 
@@ -203,7 +203,9 @@ def _state(settings: Settings, kept: SupersetSecrets, database_url: str) -> dict
         "users": [
             {"username": user, "password": password, "role": user.title()} for user, password in kept.passwords.items()
         ],
-        "first_dashboards": first_dashboards(),
+        "first_dashboards": {
+            language: make_bundle(language)[f"dashboards/{FIRST_DASHBOARD}.yaml"]["slug"] for language in LANGUAGES
+        },
         "explain_command": [sys.executable, "-m", "energy_iot", "--home", str(settings.home), "explain"],
         "explanations_dir": str(superset_home(settings) / "explanations"),
     }
