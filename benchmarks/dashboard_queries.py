@@ -81,7 +81,7 @@ def measure(file: Path, scratch: Path, say: Callable[[str], None]) -> dict[str, 
         _copy_tables(connection, settings)
         charts = []
         for chart in list_all(superset, "chart"):
-            if superset.get(f"/chart/{chart['id']}").raise_for_status().json()["result"]["uuid"] in names:
+            if chart["uuid"] in names:
                 say(f"{chart['slice_name']} ...")
                 charts.append(_measure_chart(superset, clickhouse, connection, chart))
         connection.rollback()
@@ -100,7 +100,7 @@ def _copy_tables(connection: psycopg.Connection, settings: Settings) -> None:
             else ""
         )
         connection.execute(f"create table {table.name} as select *{derived} from {table.mart}".encode())
-        connection.execute(f"create index on {table.name} {table.order_by}".encode())
+        connection.execute(f"create index on {table.name} ({table.order_by.strip('()')})".encode())
         connection.execute(f"analyze {table.name}".encode())
 
 
@@ -127,12 +127,16 @@ def for_postgres(statement: str) -> str:
     """The same statement as PostgreSQL understands it; there truth values are no numbers."""
 
     def turned(node: exp.Expression) -> exp.Expression:
-        if isinstance(node, exp.Table):
-            return exp.to_table(node.name)
         if isinstance(node, exp.Sum | exp.Avg) and (
             node.this.name == "is_anomaly" or isinstance(node.this, exp.Predicate)
         ):
             return type(node)(this=exp.cast(node.this, "int"))
+        if isinstance(node, exp.Star):
+            return exp.Star()  # EXCEPT leaves out columns that nobody asks for
+        if node.name.lower() == "multiif":
+            *pairs, otherwise = node.expressions
+            conditions = zip(pairs[::2], pairs[1::2], strict=True)
+            return exp.Case(ifs=[exp.If(this=one, true=then) for one, then in conditions], default=otherwise)
         return node
 
     translated: str = sqlglot.parse_one(statement, read="clickhouse").transform(turned).sql("postgres")

@@ -130,7 +130,7 @@ def test_a_filter_reaches_all_charts(superset: LiveSuperset, browser: Browser) -
         log_in(page, superset.address, ANALYST)
         open_dashboard(page, superset.address, "overview")
         page.on("request", lambda request: asked.append(request.post_data_json) if is_of_chart(request.url) else None)
-        choose(page, "Meter", meter)
+        choose(page, "NATIVE_FILTER-overview-meter", meter)
         wait_until_drawn(page)
         assert blank_charts(page) == []
         assert messages == []
@@ -145,13 +145,11 @@ def is_of_chart(url: str) -> bool:
     return "/api/v1/chart/data" in url and "form_data" in url
 
 
-def choose(page: Page, label: str, value: str) -> None:
+def choose(page: Page, filter_id: str, value: str) -> None:
     """Choose a value in a filter of the dashboard, and apply it."""
-    bar = page.locator("[data-test='filter-bar']")
-    field = bar.locator("[data-test='form-item-value']", has=page.locator("input"))
-    box = bar.locator("div", has_text=label).locator(field).first.locator("input").first
+    box = page.locator(f"[data-test='{filter_id}']")
     box.click()
-    box.fill(value)
+    box.locator("input").fill(value)
     page.locator(".ant-select-item-option", has_text=value).first.click()
     page.locator("[data-test='filter-bar__apply-button']").click()
 
