@@ -22,7 +22,7 @@ FIRST_DASHBOARD: Final = "overview"  # slug of what a user sees first
 
 SQL_FIELDS: Final = frozenset({"expression", "sql"})
 OWN_NAMES: Final = frozenset({"database_name", "slug"})  # Superset knows each once
-SQL_TEXT: Final = re.compile(r"'([^']*)'")
+SQL_TEXT: Final = re.compile(r"'( *)([^']*)'")  # what is in quotes, and the spaces that lead it
 
 Document = dict[str, Any]
 
@@ -147,12 +147,11 @@ def translate(documents: Mapping[str, Document], texts: Mapping[str, str], langu
         if field in OWN_NAMES:
             return f"{value}-{language}"
         if field in SQL_FIELDS:
-            return SQL_TEXT.sub(lambda text: _sql_text(texts.get(text[1], text[1])), value)
+            return SQL_TEXT.sub(lambda text: f"'{text[1]}{_escaped(texts.get(text[2], text[2]))}'", value)
         return new.get(value.strip(), value)
 
     return {name: translated(document) for name, document in documents.items()}
 
 
-def _sql_text(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("'", "\\'")
