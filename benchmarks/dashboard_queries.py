@@ -45,8 +45,6 @@ create function todayofweek(day timestamp, mode integer) returns integer languag
     return extract(dow from day);
 create function tomonth(day timestamp) returns integer language sql immutable return extract(month from day);
 create function todatetime(day timestamp) returns timestamp language sql immutable return day;
-create function transform(value integer, known integer[], names text[], otherwise text) returns text
-    language sql immutable return coalesce(names[array_position(known, value)], otherwise);
 """
 
 
@@ -131,6 +129,9 @@ def for_postgres(statement: str) -> str:
             node.this.name == "is_anomaly" or isinstance(node.this, exp.Predicate)
         ):
             return type(node)(this=exp.cast(node.this, "int"))
+        if isinstance(node, exp.Cast) and node.to.this is exp.DType.ENUM8:
+            named = [exp.If(this=one.expression, true=one.this) for one in node.to.expressions]
+            return exp.Case(this=exp.cast(node.this, "int"), ifs=named)
         if isinstance(node, exp.Star):
             return exp.Star()  # EXCEPT leaves out columns that nobody asks for
         if node.name.lower() == "multiif":

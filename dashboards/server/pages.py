@@ -5,7 +5,7 @@ from pathlib import Path
 
 from flask import Blueprint, Response, abort, current_app, jsonify, redirect, request, send_file
 from flask_babel import get_locale
-from flask_login import login_required
+from flask_login import current_user
 from flask_talisman import Talisman
 
 LONGEST_SECONDS = 60
@@ -32,10 +32,13 @@ def leave_colours_alone() -> Response | None:
 
 
 @pages.route("/explanations/<path:meter_id>")
-@login_required
 @Talisman()(content_security_policy=None)  # the page has a policy of its own, for its own scripts
 def explanation(meter_id: str) -> Response:
     """The page of a meter, made anew: the list may be another one since it was last asked for."""
+    from superset.views.utils import redirect_to_login
+
+    if not current_user.is_authenticated:
+        return redirect_to_login()
     folder = Path(current_app.config["EXPLANATIONS_DIR"])
     folder.mkdir(parents=True, exist_ok=True)
     page = folder / f"{meter_id.encode().hex()}.html"

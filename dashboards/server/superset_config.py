@@ -21,6 +21,7 @@ EXPLANATIONS_DIR = STATE["explanations_dir"]
 FIRST_DASHBOARDS = STATE["first_dashboards"]  # by language
 APP_NAME = "Energy IoT Pipeline"
 LANGUAGES = {"en": {"flag": "gb", "name": "English"}, "fr": {"flag": "fr", "name": "Français"}}
+TIME_GRAIN_DENYLIST = ["PT1M", "PT5M", "PT10M", "PT15M", "PT30M", "PT1H"]  # charts over time show days and longer
 FEATURE_FLAGS = {"DASHBOARD_RBAC": True}  # a role sees its dashboards, and their tables only through them
 BLUEPRINTS = [pages]
 FAB_API_SWAGGER_UI = False
@@ -59,4 +60,4 @@ def DB_CONNECTION_MUTATOR(uri: URL, params: dict[str, Any], *_: Any) -> tuple[UR
     """Ask the ClickHouse that runs now: port and passwords of the embedded one are new at each of its starts."""
     if uri.get_backend_name() != "clickhousedb":
         return uri, params
-    return clickhouse_url().set(database=uri.database), params
+    return clickhouse_url().set(database=STATE["clickhouse_database"]), params

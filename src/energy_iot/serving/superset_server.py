@@ -197,6 +197,7 @@ def _state(settings: Settings, kept: SupersetSecrets, database_url: str) -> dict
         "secret_key": kept.secret_key,
         "database_url": database_url,
         "clickhouse_url": asked.get_secret_value() if asked else None,
+        "clickhouse_database": settings.clickhouse_database,
         "host": HOST,
         "reader": READER,
         "front_file": str(settings.home / FILE_NAME),
