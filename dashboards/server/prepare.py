@@ -17,6 +17,7 @@ ANALYST_PERMISSIONS = (
     ("can_read", "Dashboard"),
     ("can_read", "Chart"),
     ("can_read", "CurrentUserRestApi"),
+    ("can_read", "SecurityRestApi"),  # the token that requests must carry
     ("can_read", "Theme"),
     ("can_read", "CssTemplate"),
     ("can_read", "DashboardFilterStateRestApi"),

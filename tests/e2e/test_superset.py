@@ -50,7 +50,16 @@ SLUGS = [
     if name.startswith("dashboards/")
 ]
 # What differs from one Superset to another, and from one export to the next.
-NOISE = {"chartId", "chartsInScope", "chart_configuration", "global_chart_configuration", "timestamp", "id"}
+NOISE = {
+    "chartId",
+    "chartsInScope",
+    "chart_configuration",
+    "dashboards",
+    "datasource",
+    "global_chart_configuration",
+    "id",
+}
+NOISE |= {"slice_id", "timestamp"}
 
 
 @pytest.fixture(scope="module")
