@@ -40,6 +40,9 @@ CANCELLED: Final = "Code: 394. DB::Exception: Query was cancelled. (QUERY_WAS_CA
 NO_SESSION: Final = "Code: 372. DB::Exception: Session {} not found. (SESSION_NOT_FOUND)"
 LOCKED_SESSION: Final = "Code: 373. DB::Exception: Session {} is locked by a concurrent client. (SESSION_IS_LOCKED)"
 MOST_SESSIONS: Final = 256
+HELD_LIMITS: Final = {
+    "max_result_bytes": str(2 * 1024**3)
+}  # of answers held in memory, where nothing else is asked for
 
 _open: Callable[[str], Any] = chdb.connect  # it has no types of its own
 
@@ -179,14 +182,19 @@ class ChdbSessions:
         with self._connection(statement) as connection:
             with _engine_errors():
                 _use(connection, statement.database)
-            with _settings(connection, statement), running.in_this_thread():
-                if insert := INSERT_DATA.match(statement.text):
+            if insert := INSERT_DATA.match(statement.text):
+                with _settings(connection, statement, statement.settings), running.in_this_thread():
                     yield _insert(connection, statement.text, insert, running)
-                    return
-                with _engine_errors():
-                    text = statement.text.decode()
-                with _answer(connection, statement, _form(text, statement), running) as answer:
-                    yield answer
+                return
+            with _engine_errors():
+                form = _form(statement.text.decode(), statement)
+            settings = {**(HELD_LIMITS if form.is_held else {}), **statement.settings}
+            with (
+                _settings(connection, statement, settings),
+                running.in_this_thread(),
+                _answer(connection, statement, form, running) as answer,
+            ):
+                yield answer
 
     @contextmanager
     def read(self, statement: Statement, running: RunningStatement) -> Iterator[Answer]:
@@ -208,7 +216,7 @@ class ChdbSessions:
                     check_reading(canonical, self._forbidden_functions)
                     form = _form(canonical, statement)
                     _use(connection, statement.database)
-                    limits = READER_LIMITS if form.is_streamed else READER_LIMITS | HELD_ANSWER_LIMITS
+                    limits = READER_LIMITS | HELD_ANSWER_LIMITS if form.is_held else READER_LIMITS
                     shown = {name: str(limit) for name, limit in limits.items()}
                     _set(connection, {**shown, **statement.settings, "readonly": "1"})
                 with _answer(connection, statement, form, running) as answer:
@@ -272,13 +280,13 @@ def _engine_errors() -> Iterator[None]:
 
 
 @contextmanager
-def _settings(connection: Any, statement: Statement) -> Iterator[None]:
-    """Set what the statement asks for, and in a session set it back afterwards."""
+def _settings(connection: Any, statement: Statement, settings: Mapping[str, str]) -> Iterator[None]:
+    """Set them for the block; in a session they are set back afterwards."""
     with _engine_errors():
-        before = _read_settings(connection, statement.settings) if statement.session_id is not None else {}
+        before = _read_settings(connection, settings) if statement.session_id is not None else {}
     try:
         with _engine_errors():
-            _set(connection, statement.settings)
+            _set(connection, settings)
         yield
     finally:
         with _engine_errors():
@@ -301,6 +309,11 @@ class _Form:
     format: str
     has_answer: bool
     is_streamed: bool
+
+    @property
+    def is_held(self) -> bool:
+        """Whether all of it is in memory at once."""
+        return self.has_answer and not self.is_streamed
 
 
 def _form(text: str, statement: Statement) -> _Form:
@@ -334,14 +347,14 @@ def _answer(connection: Any, statement: Statement, form: _Form, running: Running
     summary: dict[str, str] = {}
     if not form.is_streamed:
         with _engine_errors():
-            whole = connection.query(statement.text.decode(), form.format, params=parameters)
+            whole = connection.query(statement.text.decode(), statement.default_format, params=parameters)
             body = whole.bytes() or (_without_rows(connection, form, parameters) if form.has_answer else b"")
         running.refuse_cancelled()
         _count(summary, whole)
         yield Answer(iter((body,)), form.format if form.has_answer else None, summary)
         return
     with _engine_errors():
-        stream = connection.send_query(statement.text.decode(), form.format, params=parameters)
+        stream = connection.send_query(statement.text.decode(), statement.default_format, params=parameters)
     try:
         with _engine_errors():
             first = stream.fetch()

@@ -38,7 +38,7 @@ from energy_iot.storage.clickhouse import folder_error
 log = logging.getLogger(__name__)
 
 MOST_CONNECTIONS: Final = 256
-STOP_SECONDS: Final = 5
+STOP_SECONDS: Final = 3  # for clients to take the last of their answers
 CANCEL_AGAIN_SECONDS: Final = 0.2
 
 
@@ -153,6 +153,8 @@ class FrontApp:
             with run(read_statement(request, body, longest=longest), running) as given:
                 return delivery.deliver(given)
 
+        if self._stopping:
+            return _stopping_response()
         work = queue.submit(answer, running, delivery)
         ended = asyncio.wrap_future(work.future)
         gone = asyncio.ensure_future(_disconnected(request))
@@ -267,7 +269,11 @@ def running_front(settings: Settings, *, port: int = 0, limits: FrontLimits = LI
             "ClickHouse is a server here (clickhouse_url), and needs no front",
             fix="let programs ask the server itself, or unset ENERGY_IOT_CLICKHOUSE_URL",
         )
-    with hold_front(settings.home), _bound_socket(port) as listener, _opened(settings) as sessions:
+    with (
+        hold_front(settings.home),
+        _bound_socket(port, limits.patience_seconds) as listener,
+        _opened(settings) as sessions,
+    ):
         passwords = {user: secrets.token_urlsafe(32) for user in (WRITER, READER)}
         front_app = FrontApp(sessions, passwords, limits)
         server = uvicorn.Server(
@@ -325,9 +331,11 @@ def _serve(server: uvicorn.Server, listener: socket.socket, ended: threading.Eve
 
 
 @contextmanager
-def _bound_socket(port: int) -> Iterator[socket.socket]:
+def _bound_socket(port: int, patience_seconds: float) -> Iterator[socket.socket]:
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux then drops what a client that does not read has left to take
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(patience_seconds * 1000))
         try:
             listener.bind((HOST, port))
         except OSError as error:

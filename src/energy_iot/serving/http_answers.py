@@ -17,7 +17,7 @@ from energy_iot.serving.chdb_sessions import CANCELLED, Answer, StatementError
 from energy_iot.serving.http_compression import ENCODINGS, compressor
 
 HELD_BYTES: Final = 1024**2  # an answer up to this size is sent whole: an error in it still becomes a status
-PIECE_BYTES: Final = 256 * 1024
+PIECE_BYTES: Final = 1024**2  # what a client that reads slowly must take in time
 SOCKET_TIMEOUT: Final = 209
 MEDIA_TYPE: Final = "text/plain; charset=UTF-8"
 # HTTP status by error code, as ClickHouse gives them; all others are 500. Ours are 202, 209 and 307.
@@ -105,7 +105,6 @@ class Delivery:
             headers["Content-Encoding"] = self._encoding
         start = StreamingResponse(iter(()), media_type=MEDIA_TYPE, headers=headers)
         self._message({"type": "http.response.start", "status": 200, "headers": start.raw_headers})
-        self.has_begun = True
 
     def _answer_headers(self, answer: Answer) -> dict[str, str]:
         return {**self._headers} if answer.format is None else {**self._headers, "X-ClickHouse-Format": answer.format}
@@ -116,7 +115,7 @@ class Delivery:
 
     def _message(self, message: Message) -> None:
         """Send it in the event loop, and wait until the client's connection has room again."""
-        sending: Future[None] = asyncio.run_coroutine_threadsafe(_sent(self._send, message), self._loop)
+        sending: Future[None] = asyncio.run_coroutine_threadsafe(self._in_loop(message), self._loop)
         self._sending = sending
         if self._stopped:
             sending.cancel()
@@ -130,9 +129,9 @@ class Delivery:
                 f"Code: 209. DB::Exception: the client has not read for {self._patience_seconds:g} s. (SOCKET_TIMEOUT)"
             ) from error
 
-
-async def _sent(send: Send, message: Message) -> None:
-    await send(message)
+    async def _in_loop(self, message: Message) -> None:
+        self.has_begun = True  # set where it is read, whatever becomes of the thread that waits
+        await self._send(message)
 
 
 def _split(data: bytes | bytearray) -> Iterator[bytes]:
