@@ -180,8 +180,6 @@ class ChdbSessions:
             StatementError: ClickHouse refuses it.
         """
         with self._connection(statement) as connection:
-            with _engine_errors():
-                _use(connection, statement.database)
             if insert := INSERT_DATA.match(statement.text):
                 with _settings(connection, statement, statement.settings), running.in_this_thread():
                     yield _insert(connection, statement.text, insert, running)
@@ -206,7 +204,7 @@ class ChdbSessions:
         """
         for name, value in statement.settings.items():
             check_setting(name, value)
-        connection = self._connect()
+        connection = self._connect(statement.database)
         try:
             with running.in_this_thread():
                 with _engine_errors():
@@ -215,7 +213,6 @@ class ChdbSessions:
                     canonical = formatted.bytes().decode().rstrip("\n")
                     check_reading(canonical, self._forbidden_functions)
                     form = _form(canonical, statement)
-                    _use(connection, statement.database)
                     limits = READER_LIMITS | HELD_ANSWER_LIMITS if form.is_held else READER_LIMITS
                     shown = {name: str(limit) for name, limit in limits.items()}
                     _set(connection, {**shown, **statement.settings, "readonly": "1"})
@@ -224,15 +221,19 @@ class ChdbSessions:
         finally:
             connection.close()
 
-    def _connect(self) -> Any:
+    def _connect(self, database: str | None = None) -> Any:
         connection = _open(self._folder)
-        _use(connection, self._database)
+        try:
+            _use(connection, database or self._database)
+        except StatementError:
+            connection.close()
+            raise
         return connection
 
     @contextmanager
     def _connection(self, statement: Statement) -> Iterator[Any]:
         if statement.session_id is None:
-            connection = self._connect()
+            connection = self._connect(statement.database)
             try:
                 yield connection
             finally:
@@ -240,6 +241,8 @@ class ChdbSessions:
             return
         session = self._session(statement, statement.session_id)
         try:
+            if statement.database:
+                _use(session.connection, statement.database)
             yield session.connection
         finally:
             session.last_used = time.monotonic()
@@ -411,8 +414,8 @@ def _varint(number: int) -> bytes:
     return bytes(encoded)
 
 
-def _use(connection: Any, database: str | None) -> None:
-    if database:
+def _use(connection: Any, database: str) -> None:
+    with _engine_errors():
         connection.query(f"use {_identifier(database)}")
 
 

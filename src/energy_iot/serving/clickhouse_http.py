@@ -82,7 +82,7 @@ class FrontApp:
         app: For uvicorn.
     """
 
-    def __init__(self, sessions: ChdbSessions, passwords: Mapping[str, str], limits: FrontLimits) -> None:
+    def __init__(self, sessions: ChdbSessions, passwords: Mapping[str, str], limits: FrontLimits = LIMITS) -> None:
         """Make the application over the engine; `passwords` are those of `pipeline` and `dashboards`."""
         self._sessions, self._passwords = sessions, passwords
         self._patience_seconds = limits.patience_seconds
