@@ -23,8 +23,7 @@ from energy_iot.serving.clickhouse_http import running_front
 from energy_iot.serving.front_file import READER, WRITER, FrontAddress
 from energy_iot.serving.reader_rights import READER_LIMITS
 from energy_iot.settings import Settings
-
-ENDLESS = "select count() from numbers(1000000000000) where sipHash64(number) = 1"
+from tests.front_clients import ENDLESS
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
 import chdb
 
 from energy_iot.serving.reader_rights import (
+    HELD_ANSWER_LIMITS,
     READER_LIMITS,
     check_reading,
     check_setting,
@@ -24,12 +26,23 @@ INSERT_DATA: Final = re.compile(
 )
 FORMAT_CLAUSE: Final = re.compile(r"\bFORMAT\s+(\w+)\s*(?:SETTINGS\b[^;]*)?;?\s*$", re.IGNORECASE)
 HAS_ANSWER: Final = re.compile(
-    rb"(?:\s|\(|--[^\n]*\n|/\*.*?\*/)*(SELECT|WITH|FROM|SHOW|DESCRIBE|DESC|EXISTS|EXPLAIN|CHECK|KILL)\b",
+    r"(?:\s|\(|--[^\n]*\n|/\*.*?\*/)*(SELECT|WITH|FROM|SHOW|DESCRIBE|DESC|EXISTS|EXPLAIN|CHECK|KILL)\b",
     re.IGNORECASE | re.DOTALL,
 )
+# chDB writes each block of a stream as an answer of its own. In these formats the blocks, one after the other, are the
+# whole answer; others begin or end it with something.
+STREAMED_FORMATS: Final = frozenset({"Native", "RowBinary"})
+STREAMED_TEXT_FORMATS: Final = frozenset({"CSV", "JSONEachRow", "TSV", "TabSeparated"})
+STREAMED_STATEMENT: Final = re.compile(r"[\s(]*(SELECT|WITH|FROM)\b", re.IGNORECASE)
+# What adds to an answer or leads it elsewhere, and comments, behind which FORMAT may not be what it seems to be.
+NOT_STREAMED: Final = re.compile(r"\b(TOTALS|EXTREMES|OUTFILE)\b|array_of_rows|--|/\*|#", re.IGNORECASE)
+CANCELLED: Final = "Code: 394. DB::Exception: Query was cancelled. (QUERY_WAS_CANCELLED)"
 NO_SESSION: Final = "Code: 372. DB::Exception: Session {} not found. (SESSION_NOT_FOUND)"
 LOCKED_SESSION: Final = "Code: 373. DB::Exception: Session {} is locked by a concurrent client. (SESSION_IS_LOCKED)"
 MOST_SESSIONS: Final = 256
+HELD_LIMITS: Final = {
+    "max_result_bytes": str(2 * 1024**3)
+}  # of answers held in memory, where nothing else is asked for
 
 _open: Callable[[str], Any] = chdb.connect  # it has no types of its own
 
@@ -65,11 +78,55 @@ class Statement:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a statement gave; `format` is None for statements that have no answer."""
+    """What a statement gives.
 
-    body: bytes
+    Attributes:
+        chunks: The answer, piece by piece as the engine makes it; a statement that fails late raises StatementError.
+        format: None for statements that have no answer.
+        summary: Figures for the client, complete when the chunks have ended.
+    """
+
+    chunks: Iterator[bytes]
     format: str | None
     summary: dict[str, str]
+
+
+class RunningStatement:
+    """A statement that other threads may end."""
+
+    def __init__(self) -> None:
+        """Make one that no thread runs yet."""
+        self._lock = threading.Lock()
+        self._thread_id: int | None = None
+        self._cancelled = False
+
+    def cancel(self, execute: Callable[[str], object]) -> None:
+        """Ask it to end; again for one that had only begun.
+
+        Args:
+            execute: Runs SQL on another connection.
+        """
+        self._cancelled = True
+        with self._lock:
+            if self._thread_id is not None:
+                execute(f"kill query where has(thread_ids, {self._thread_id}) async")  # chDB takes no query id from us
+
+    def refuse_cancelled(self) -> None:
+        """Raise StatementError when it was asked to end; chDB does not for all kinds of statements."""
+        if self._cancelled:
+            raise StatementError(CANCELLED)
+
+    @contextmanager
+    def in_this_thread(self) -> Iterator[None]:
+        """Run it in the block; what this thread runs afterwards is another statement."""
+        with self._lock:
+            self.refuse_cancelled()
+            self._thread_id = threading.get_native_id()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._thread_id = None
 
 
 @dataclass
@@ -115,26 +172,30 @@ class ChdbSessions:
         """Ask all running statements to end."""
         self.execute("kill query where query_id != queryID() async")
 
-    def write(self, statement: Statement) -> Answer:
-        """Run a statement with all rights.
+    @contextmanager
+    def write(self, statement: Statement, running: RunningStatement) -> Iterator[Answer]:
+        """Run a statement with all rights; the answer can be read in the block.
 
         Raises:
             StatementError: ClickHouse refuses it.
         """
-        with self._connection(statement) as connection, _engine_errors():
-            _use(connection, statement.database)
-            if statement.session_id is None:
-                _set(connection, statement.settings)
-                return _run(connection, statement)
-            before = _read_settings(connection, statement.settings)
-            try:
-                _set(connection, statement.settings)
-                return _run(connection, statement)
-            finally:
-                for name, value in before.items():
-                    connection.query(f"set {name} = {value}")
+        with self._connection(statement) as connection:
+            if insert := INSERT_DATA.match(statement.text):
+                with _settings(connection, statement, statement.settings), running.in_this_thread():
+                    yield _insert(connection, statement.text, insert, running)
+                return
+            with _engine_errors():
+                form = _form(statement.text.decode(), statement)
+            settings = {**(HELD_LIMITS if form.is_held else {}), **statement.settings}
+            with (
+                _settings(connection, statement, settings),
+                running.in_this_thread(),
+                _answer(connection, statement, form, running) as answer,
+            ):
+                yield answer
 
-    def read(self, statement: Statement) -> Answer:
+    @contextmanager
+    def read(self, statement: Statement, running: RunningStatement) -> Iterator[Answer]:
         """Run a statement with a reader's rights; a reader's session keeps nothing, so there is none.
 
         Raises:
@@ -143,28 +204,36 @@ class ChdbSessions:
         """
         for name, value in statement.settings.items():
             check_setting(name, value)
-        connection = self._connect()
+        connection = self._connect(statement.database)
         try:
-            with _engine_errors():
-                text = statement.text.decode("utf-8", "strict")
-                canonical = connection.query(f"select formatQuerySingleLine({_literal(text)})", "TabSeparatedRaw")
-                check_reading(canonical.bytes().decode(), self._forbidden_functions)
-                _use(connection, statement.database)
-                limits = {name: str(limit) for name, limit in READER_LIMITS.items()}
-                _set(connection, {**limits, **statement.settings, "readonly": "1"})
-                return _run(connection, statement)
+            with running.in_this_thread():
+                with _engine_errors():
+                    text = statement.text.decode()
+                    formatted = connection.query(f"select formatQuerySingleLine({_literal(text)})", "TabSeparatedRaw")
+                    canonical = formatted.bytes().decode().rstrip("\n")
+                    check_reading(canonical, self._forbidden_functions)
+                    form = _form(canonical, statement)
+                    limits = READER_LIMITS | HELD_ANSWER_LIMITS if form.is_held else READER_LIMITS
+                    shown = {name: str(limit) for name, limit in limits.items()}
+                    _set(connection, {**shown, **statement.settings, "readonly": "1"})
+                with _answer(connection, statement, form, running) as answer:
+                    yield answer
         finally:
             connection.close()
 
-    def _connect(self) -> Any:
+    def _connect(self, database: str | None = None) -> Any:
         connection = _open(self._folder)
-        _use(connection, self._database)
+        try:
+            _use(connection, database or self._database)
+        except StatementError:
+            connection.close()
+            raise
         return connection
 
     @contextmanager
     def _connection(self, statement: Statement) -> Iterator[Any]:
         if statement.session_id is None:
-            connection = self._connect()
+            connection = self._connect(statement.database)
             try:
                 yield connection
             finally:
@@ -172,6 +241,8 @@ class ChdbSessions:
             return
         session = self._session(statement, statement.session_id)
         try:
+            if statement.database:
+                _use(session.connection, statement.database)
             yield session.connection
         finally:
             session.last_used = time.monotonic()
@@ -208,28 +279,115 @@ def _engine_errors() -> Iterator[None]:
     except UnicodeDecodeError as error:
         raise StatementError(f"Code: 62. DB::Exception: the statement is not UTF-8: {error}. (SYNTAX_ERROR)") from error
     except RuntimeError as error:
-        raise StatementError(str(error)) from error
+        raise StatementError(str(error).removeprefix("Streaming query failed: ")) from error
 
 
-def _run(connection: Any, statement: Statement) -> Answer:
-    insert = INSERT_DATA.match(statement.text)
-    if insert:
-        with connection.send_insert(insert[1].decode(), insert[2].decode()) as inserter:
-            inserter.append(memoryview(statement.text)[insert.end() :].tobytes())
-            written = inserter.finish()
-        return Answer(
-            b"", None, {"written_rows": str(written.rows_written), "written_bytes": str(written.bytes_written)}
-        )
-    text = statement.text.decode()
+@contextmanager
+def _settings(connection: Any, statement: Statement, settings: Mapping[str, str]) -> Iterator[None]:
+    """Set them for the block; in a session they are set back afterwards."""
+    with _engine_errors():
+        before = _read_settings(connection, settings) if statement.session_id is not None else {}
+    try:
+        with _engine_errors():
+            _set(connection, settings)
+        yield
+    finally:
+        with _engine_errors():
+            for name, value in before.items():
+                connection.query(f"set {name} = {value}")
+
+
+@dataclass(frozen=True)
+class _Form:
+    """How a statement answers.
+
+    Attributes:
+        query: It, without its FORMAT clause.
+        format: Of the answer, or the one that is asked for where there is none.
+        has_answer: Whether there is one.
+        is_streamed: Whether it comes in chunks.
+    """
+
+    query: str
+    format: str
+    has_answer: bool
+    is_streamed: bool
+
+    @property
+    def is_held(self) -> bool:
+        """Whether all of it is in memory at once."""
+        return self.has_answer and not self.is_streamed
+
+
+def _form(text: str, statement: Statement) -> _Form:
+    """Read it off the statement's text, for readers the canonical one."""
     clause = FORMAT_CLAUSE.search(text)
+    query = text[: clause.start()] if clause else text
     answer_format = clause[1] if clause else statement.default_format
-    answer = connection.query(text, answer_format, params=dict(statement.parameters))
-    body = answer.bytes() or b""
-    if not HAS_ANSWER.match(statement.text):
-        answer_format = None
-    elif answer_format == "Native" and not body:
-        body = _empty_native_block(connection, text[: clause.start()] if clause else text, statement.parameters)
-    return Answer(body, answer_format, {"read_rows": str(answer.rows_read()), "read_bytes": str(answer.bytes_read())})
+    # a session may have settings that the text formats depend on
+    formats = STREAMED_FORMATS if statement.session_id else STREAMED_FORMATS | STREAMED_TEXT_FORMATS
+    is_streamed = (
+        answer_format in formats
+        and STREAMED_STATEMENT.match(text) is not None
+        and not any(NOT_STREAMED.search(part) for part in (text, *statement.settings))
+    )
+    return _Form(query, answer_format, HAS_ANSWER.match(text) is not None, is_streamed)
+
+
+def _insert(connection: Any, text: bytes, insert: re.Match[bytes], running: RunningStatement) -> Answer:
+    with _engine_errors(), connection.send_insert(insert[1].decode(), insert[2].decode()) as inserter:
+        inserter.append(memoryview(text)[insert.end() :].tobytes())
+        written = inserter.finish()
+    running.refuse_cancelled()  # chDB tells of a cancelled one as of no rows
+    summary = {"written_rows": str(written.rows_written), "written_bytes": str(written.bytes_written)}
+    return Answer(iter(()), None, summary)
+
+
+@contextmanager
+def _answer(connection: Any, statement: Statement, form: _Form, running: RunningStatement) -> Iterator[Answer]:
+    """Run the statement up to its first chunk; the rest is asked for in the block, or dropped at its end."""
+    parameters = dict(statement.parameters)
+    summary: dict[str, str] = {}
+    if not form.is_streamed:
+        with _engine_errors():
+            whole = connection.query(statement.text.decode(), statement.default_format, params=parameters)
+            body = whole.bytes() or (_without_rows(connection, form, parameters) if form.has_answer else b"")
+        running.refuse_cancelled()
+        _count(summary, whole)
+        yield Answer(iter((body,)), form.format if form.has_answer else None, summary)
+        return
+    with _engine_errors():
+        stream = connection.send_query(statement.text.decode(), statement.default_format, params=parameters)
+    try:
+        with _engine_errors():
+            first = stream.fetch()
+            body = _without_rows(connection, form, parameters) if first is None else first.bytes()
+        _count(summary, first)
+        yield Answer(chain((body,), _following(stream, summary, running)), form.format, summary)
+    finally:
+        stream.close()
+
+
+def _following(stream: Any, summary: dict[str, str], running: RunningStatement) -> Iterator[bytes]:
+    while True:
+        running.refuse_cancelled()
+        with _engine_errors():
+            chunk = stream.fetch()
+        if chunk is None:
+            return
+        _count(summary, chunk)
+        yield chunk.bytes()
+
+
+def _count(summary: dict[str, str], result: Any) -> None:
+    """Add a chunk, or a whole answer, to the figures; None when there was no row."""
+    for name, value in (("read_rows", result and result.rows_read()), ("read_bytes", result and result.bytes_read())):
+        summary[name] = str(int(summary.get(name, "0")) + int(value or 0))
+
+
+def _without_rows(connection: Any, form: _Form, parameters: Mapping[str, str]) -> bytes:
+    """The answer that has no rows; chDB leaves out names and types, which a server sends in Native."""
+    return _empty_native_block(connection, form.query, parameters) if form.format == "Native" else b""
 
 
 def _empty_native_block(connection: Any, query: str, parameters: Mapping[str, str]) -> bytes:
@@ -256,8 +414,8 @@ def _varint(number: int) -> bytes:
     return bytes(encoded)
 
 
-def _use(connection: Any, database: str | None) -> None:
-    if database:
+def _use(connection: Any, database: str) -> None:
+    with _engine_errors():
         connection.query(f"use {_identifier(database)}")
 
 

@@ -5,63 +5,74 @@ ClickHouse server. Two users with random passwords: `pipeline` may do anything, 
 """
 
 import asyncio
-import base64
-import binascii
 import hmac
-import json
+import logging
 import os
-import re
 import secrets
 import socket
 import threading
-import time
-import zlib
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from email import message_from_bytes
-from email.policy import HTTP
-from typing import Final
+from typing import Any, Final
 from uuid import uuid4
 
-import pyarrow as pa
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from energy_iot.errors import StorageError
-from energy_iot.serving.chdb_sessions import Answer, ChdbSessions, Statement, StatementError
+from energy_iot.serving.chdb_sessions import ChdbSessions, RunningStatement, StatementError
 from energy_iot.serving.front_file import HOST, READER, WRITER, FrontAddress, announce, hold_front
+from energy_iot.serving.http_answers import Delivery, error_response
+from energy_iot.serving.http_requests import AUTHENTICATION_FAILED, read_body, read_credentials, read_statement
 from energy_iot.serving.local_server import asked_to_stop
 from energy_iot.serving.reader_rights import ReaderRefusedError
 from energy_iot.settings import Settings
 from energy_iot.storage.clickhouse import folder_error
 
-WORKERS: Final = 16
-LONGEST_BODY: Final = 1024**3
-LONGEST_SESSION_SECONDS: Final = 3600
-STOP_SECONDS: Final = 5
-ARROW_CODECS: Final = {"lz4": "lz4", "gzip": "gzip", "zstd": "zstd", "br": "brotli"}  # Content-Encoding: Arrow's name
-# Parameters of the interface; all other parameters of a request are settings.
-INTERFACE_PARAMETERS: Final = frozenset(
-    {"query", "database", "default_format", "session_id", "session_timeout", "session_check", "query_id", "user",
-     "password", "quota_key", "role", "wait_end_of_query", "buffer_size", "enable_http_compression", "stacktrace",
-     "send_progress_in_http_headers", "http_headers_progress_interval_ms", "client_protocol_version", "compress",
-     "decompress", "cancel_http_readonly_queries_on_client_close", "add_http_cors_header"}
-)  # fmt: skip
-# HTTP status by error code, as ClickHouse's HTTPHandler gives them; all others are 500.
-STATUSES: Final = (
-    dict.fromkeys((6, 26, 27, 36, 38, 41, 42, 43, 44, 53, 62, 70, 72, 117, 158, 386, 456, 457), 400)
-    | dict.fromkeys((46, 47, 50, 56, 60, 63, 73, 81, 115, 372), 404)
-    | {48: 501, 159: 408, 164: 500, 194: 401, 373: 500, 396: 500, 497: 403, 516: 403}
-)
-AUTHENTICATION_FAILED: Final = (
-    "Code: 516. DB::Exception: Authentication failed: password is incorrect, or there is no such user. "
-    "(AUTHENTICATION_FAILED)"
-)
+log = logging.getLogger(__name__)
+
+MOST_CONNECTIONS: Final = 256
+STOP_SECONDS: Final = 3  # for clients to take the last of their answers
+CANCEL_AGAIN_SECONDS: Final = 0.2
+
+
+@dataclass(frozen=True)
+class UserLimits:
+    """What a user may ask for at once.
+
+    Attributes:
+        running: Statements at once; those of one user do not keep the other's waiting.
+        waiting: Statements that wait for their turn; more are refused.
+        longest_body: Of a request, in bytes, as it comes and unpacked.
+    """
+
+    running: int
+    waiting: int
+    longest_body: int
+
+
+@dataclass(frozen=True)
+class FrontLimits:
+    """What the front bears.
+
+    Attributes:
+        pipeline: Of the user who may do anything.
+        dashboards: Of the user who reads.
+        patience_seconds: For a client to send the next piece of a request, or to take the next piece of an answer.
+    """
+
+    pipeline: UserLimits = UserLimits(running=8, waiting=64, longest_body=1024**3)
+    dashboards: UserLimits = UserLimits(running=16, waiting=64, longest_body=16 * 1024**2)
+    patience_seconds: float = 60
+
+
+LIMITS: Final = FrontLimits()
 
 
 class FrontApp:
@@ -71,15 +82,16 @@ class FrontApp:
         app: For uvicorn.
     """
 
-    def __init__(self, sessions: ChdbSessions, passwords: Mapping[str, str]) -> None:
+    def __init__(self, sessions: ChdbSessions, passwords: Mapping[str, str], limits: FrontLimits = LIMITS) -> None:
         """Make the application over the engine; `passwords` are those of `pipeline` and `dashboards`."""
         self._sessions, self._passwords = sessions, passwords
+        self._patience_seconds = limits.patience_seconds
         self._time_zone = sessions.execute("select timezone()").decode().strip()
-        self._workers = ThreadPoolExecutor(WORKERS, "clickhouse")
+        self._queues = {WRITER: _Queue(limits.pipeline), READER: _Queue(limits.dashboards)}
         self._stopping = False
         self.app = Starlette(
             routes=[
-                Route("/", self._answer, methods=["GET", "POST"]),
+                Route("/", _Endpoint(self._answer), methods=["GET", "POST"]),
                 Route("/ping", self._ping, methods=["GET", "HEAD"]),
             ]
         )
@@ -87,163 +99,141 @@ class FrontApp:
     def stop(self) -> None:
         """End running statements and wait for their threads."""
         self._stopping = True
-        ending = threading.Thread(target=self._workers.shutdown, kwargs={"cancel_futures": True})
-        ending.start()
-        while ending.is_alive():
-            self._sessions.cancel_all()  # once more for a statement that had only begun
-            ending.join(0.2)
+        for queue in self._queues.values():
+            ending = threading.Thread(target=queue.close)
+            ending.start()
+            while ending.is_alive():
+                for work in queue.unfinished():  # once more for a statement that had only begun
+                    work.cancel(self._sessions)
+                ending.join(CANCEL_AGAIN_SECONDS)
 
     async def _ping(self, _: Request) -> Response:
         return PlainTextResponse("Ok.\n")
 
-    async def _answer(self, request: Request) -> Response:
-        started = time.monotonic()
+    async def _answer(self, request: Request, send: Send) -> Response | None:
+        """The response; None when it has been sent, or there is nobody left to send it to."""
         headers = {
             "X-ClickHouse-Server-Display-Name": "chdb",
             "X-ClickHouse-Timezone": self._time_zone,
             "X-ClickHouse-Query-Id": request.query_params.get("query_id") or str(uuid4()),
         }
         if self._stopping:
-            return PlainTextResponse("the front is stopping\n", status_code=503)
+            return _stopping_response()
+        delivery = Delivery(request, send, headers, patience_seconds=self._patience_seconds)
         try:
             user = self._user(request)
             if not request.query_params and request.method == "GET":
                 return PlainTextResponse("Ok.\n", headers=headers)
-            statement = _statement(request, await _body(request))
             # as with ClickHouse, what a link can ask for is reading
-            run = self._sessions.write if user == WRITER and request.method == "POST" else self._sessions.read
-            answer = await asyncio.get_running_loop().run_in_executor(self._workers, run, statement)
+            role = user if request.method == "POST" else READER
+            return await self._run(request, role, delivery)
         except (StatementError, ReaderRefusedError) as error:
-            return _error_response(str(error), headers)
-        return _response(request, answer, headers, time.monotonic() - started)
+            if delivery.has_begun:
+                log.warning("an answer broke off: %s", error)
+                return None  # without its end, so that nobody takes it for a whole one
+            return error_response(str(error), headers)
+        except ClientDisconnect:
+            return None
 
     def _user(self, request: Request) -> str:
-        user, password = _credentials(request)
+        user, password = read_credentials(request)
         known = self._passwords.get(user, "")
         if not (hmac.compare_digest(known.encode(), password.encode()) and known):
             raise StatementError(AUTHENTICATION_FAILED)
         return user
 
+    async def _run(self, request: Request, role: str, delivery: Delivery) -> Response | None:
+        queue = self._queues[role]
+        longest = queue.limits.longest_body
+        body = await read_body(request, longest=longest, patience_seconds=self._patience_seconds)
+        run = self._sessions.write if role == WRITER else self._sessions.read
+        running = RunningStatement()
 
-def _credentials(request: Request) -> tuple[str, str]:
-    authorization = request.headers.get("Authorization", "")
-    if authorization.startswith("Basic "):
+        def answer() -> Response | None:
+            with run(read_statement(request, body, longest=longest), running) as given:
+                return delivery.deliver(given)
+
+        if self._stopping:
+            return _stopping_response()
+        work = queue.submit(answer, running, delivery)
+        ended = asyncio.wrap_future(work.future)
+        gone = asyncio.ensure_future(_disconnected(request))
+        either: tuple[asyncio.Future[Any], ...] = (ended, gone)
         try:
-            user, _, password = base64.b64decode(authorization[6:], validate=True).decode().partition(":")
-        except (binascii.Error, UnicodeDecodeError) as error:
-            raise StatementError(AUTHENTICATION_FAILED) from error
-        return user, password
-    parameters = request.query_params
-    return (
-        request.headers.get("X-ClickHouse-User") or parameters.get("user") or "default",
-        request.headers.get("X-ClickHouse-Key") or parameters.get("password") or "",
-    )
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if ended.done():
+                return _stopping_response() if ended.cancelled() else ended.result()
+            while not ended.done():
+                await asyncio.to_thread(work.cancel, self._sessions)
+                await asyncio.wait({ended}, timeout=CANCEL_AGAIN_SECONDS)
+            log.info("a client went away; its statement has ended: %s", ended.cancelled() or ended.exception())
+            return None
+        finally:
+            gone.cancel()
+            queue.forget(work)
 
 
-async def _body(request: Request) -> bytes:
-    body = bytearray()
-    try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > LONGEST_BODY:
-                raise StatementError("Code: 307. DB::Exception: the request is too large. (TOO_MANY_BYTES)")
-    except ClientDisconnect as error:
-        raise StatementError("Code: 210. DB::Exception: the client went away. (NETWORK_ERROR)") from error
-    return _decompressed(bytes(body), request.headers.get("Content-Encoding", "identity"))
+class _Endpoint:
+    """A route's function that may send its response itself; Starlette gives functions no `send`."""
+
+    def __init__(self, answer: Callable[[Request, Send], Awaitable[Response | None]]) -> None:
+        self._answer = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = await self._answer(Request(scope, receive), send)
+        if response is not None:
+            await response(scope, receive, send)
 
 
-def _decompressed(body: bytes, encoding: str) -> bytes:
-    try:
-        if encoding in ARROW_CODECS:
-            with pa.CompressedInputStream(pa.BufferReader(body), ARROW_CODECS[encoding]) as stream:
-                return bytes(stream.read())
-        if encoding == "deflate":
-            return zlib.decompress(body)
-    except (OSError, zlib.error) as error:
-        raise StatementError(
-            f"Code: 354. DB::Exception: the body is not {encoding}: {error}. (ZLIB_INFLATE_FAILED)"
-        ) from error
-    if encoding != "identity":
-        raise StatementError(f"Code: 48. DB::Exception: Content-Encoding {encoding} is unknown. (NOT_IMPLEMENTED)")
-    return body
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """A statement on its way from the queue to the client."""
+
+    future: Future[Response | None]
+    running: RunningStatement
+    delivery: Delivery
+
+    def cancel(self, sessions: ChdbSessions) -> None:
+        if not self.future.cancel():
+            self.delivery.stop()
+            self.running.cancel(sessions.execute)
 
 
-def _statement(request: Request, body: bytes) -> Statement:
-    parameters = dict(request.query_params)
-    if request.headers.get("Content-Type", "").startswith("multipart/form-data"):
-        parameters |= _form_fields(request.headers["Content-Type"], body)
-        body = b""
-    if "1" in (parameters.get("compress"), parameters.get("decompress")):
-        raise StatementError("Code: 48. DB::Exception: use HTTP compression here. (NOT_IMPLEMENTED)")
-    seconds = parameters.get("session_timeout", "60")
-    return Statement(
-        text=b"\n".join(part for part in (parameters.get("query", "").rstrip().encode(), body) if part),
-        database=parameters.get("database") or request.headers.get("X-ClickHouse-Database"),
-        default_format=parameters.get("default_format") or request.headers.get("X-ClickHouse-Format", "TabSeparated"),
-        settings={
-            name: value
-            for name, value in parameters.items()
-            if name not in INTERFACE_PARAMETERS and not name.startswith("param_")
-        },
-        parameters={
-            name.removeprefix("param_"): value for name, value in parameters.items() if name.startswith("param_")
-        },
-        session_id=parameters.get("session_id") or None,
-        session_seconds=min(int(seconds), LONGEST_SESSION_SECONDS) if seconds.isdecimal() else 60,
-        must_exist=parameters.get("session_check") == "1",
-    )
+class _Queue:
+    """A user's statements, some running in threads and some waiting for one; used in the event loop."""
+
+    def __init__(self, limits: UserLimits) -> None:
+        self.limits = limits
+        self._threads = ThreadPoolExecutor(limits.running, "clickhouse")
+        self._works: set[_Work] = set()
+
+    def submit(self, answer: Callable[[], Response | None], running: RunningStatement, delivery: Delivery) -> _Work:
+        if len(self._works) >= self.limits.running + self.limits.waiting:
+            raise StatementError(
+                f"Code: 202. DB::Exception: {self.limits.running} statements run and {self.limits.waiting} wait: try "
+                "again in a moment. (TOO_MANY_SIMULTANEOUS_QUERIES)"
+            )
+        work = _Work(self._threads.submit(answer), running, delivery)
+        self._works.add(work)
+        return work
+
+    def forget(self, work: _Work) -> None:
+        self._works.discard(work)
+
+    def unfinished(self) -> tuple[_Work, ...]:
+        return tuple(self._works)
+
+    def close(self) -> None:
+        self._threads.shutdown(cancel_futures=True)
 
 
-def _form_fields(content_type: str, body: bytes) -> dict[str, str]:
-    """Fields of a form: how clients send parameters that are too long for a URL."""
-    form = message_from_bytes(b"Content-Type: " + content_type.encode() + b"\r\n\r\n" + body, policy=HTTP)
-    fields = {}
-    for part in form.iter_parts():
-        name = part.get_param("name", header="content-disposition")
-        if part.get_filename() is not None or not isinstance(name, str):
-            raise StatementError("Code: 48. DB::Exception: external tables are not served here. (NOT_IMPLEMENTED)")
-        content = part.get_payload(decode=True)
-        fields[name] = content.decode() if isinstance(content, bytes) else ""
-    return fields
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
-def _response(request: Request, answer: Answer, headers: dict[str, str], seconds: float) -> Response:
-    summary = {**answer.summary, "elapsed_ns": str(int(seconds * 1e9))}
-    headers = {**headers, "X-ClickHouse-Summary": json.dumps(summary)}
-    if answer.format is not None:
-        headers["X-ClickHouse-Format"] = answer.format
-    body = answer.body
-    encoding = _accepted_encoding(request)
-    if encoding and body:
-        headers["Content-Encoding"] = encoding
-        body = _compressed(body, encoding)
-    return Response(body, media_type="text/plain; charset=UTF-8", headers=headers)
-
-
-def _accepted_encoding(request: Request) -> str | None:
-    if request.query_params.get("enable_http_compression") != "1":
-        return None
-    accepted = [part.split(";")[0].strip() for part in request.headers.get("Accept-Encoding", "").split(",")]
-    return next((name for name in accepted if name in ARROW_CODECS or name == "deflate"), None)
-
-
-def _compressed(body: bytes, encoding: str) -> bytes:
-    if encoding == "deflate":
-        return zlib.compress(body, 1)
-    sink = pa.BufferOutputStream()
-    with pa.CompressedOutputStream(sink, ARROW_CODECS[encoding]) as stream:
-        stream.write(body)
-    return bytes(sink.getvalue().to_pybytes())
-
-
-def _error_response(text: str, headers: dict[str, str]) -> Response:
-    found = re.search(r"Code: (\d+)", text)
-    code = int(found[1]) if found else 1002
-    return PlainTextResponse(
-        f"{text.strip()}\n",
-        status_code=STATUSES.get(code, 500),
-        headers={**headers, "X-ClickHouse-Exception-Code": str(code)},
-    )
+def _stopping_response() -> Response:
+    return PlainTextResponse("the front is stopping\n", status_code=503)
 
 
 # --- running it -----------------------------------------------------------------------------------------------------
@@ -263,12 +253,13 @@ class Front:
 
 
 @contextmanager
-def running_front(settings: Settings, *, port: int = 0) -> Iterator[Front]:
+def running_front(settings: Settings, *, port: int = 0, limits: FrontLimits = LIMITS) -> Iterator[Front]:
     """Run the front in a thread of this process while the block runs.
 
     Args:
         settings: Names the home whose embedded ClickHouse is served.
         port: On the loopback address; 0 takes a free one.
+        limits: What it bears.
 
     Raises:
         StorageError: Another front or process holds the folder, or the port is taken.
@@ -278,9 +269,13 @@ def running_front(settings: Settings, *, port: int = 0) -> Iterator[Front]:
             "ClickHouse is a server here (clickhouse_url), and needs no front",
             fix="let programs ask the server itself, or unset ENERGY_IOT_CLICKHOUSE_URL",
         )
-    with hold_front(settings.home), _bound_socket(port) as listener, _opened(settings) as sessions:
+    with (
+        hold_front(settings.home),
+        _bound_socket(port, limits.patience_seconds) as listener,
+        _opened(settings) as sessions,
+    ):
         passwords = {user: secrets.token_urlsafe(32) for user in (WRITER, READER)}
-        front_app = FrontApp(sessions, passwords)
+        front_app = FrontApp(sessions, passwords, limits)
         server = uvicorn.Server(
             uvicorn.Config(
                 front_app.app,
@@ -288,6 +283,7 @@ def running_front(settings: Settings, *, port: int = 0) -> Iterator[Front]:
                 access_log=False,
                 lifespan="off",
                 server_header=False,
+                limit_concurrency=MOST_CONNECTIONS,
                 timeout_keep_alive=120,  # clients pause between statements longer than the default
                 timeout_graceful_shutdown=STOP_SECONDS,
             )
@@ -335,9 +331,11 @@ def _serve(server: uvicorn.Server, listener: socket.socket, ended: threading.Eve
 
 
 @contextmanager
-def _bound_socket(port: int) -> Iterator[socket.socket]:
+def _bound_socket(port: int, patience_seconds: float) -> Iterator[socket.socket]:
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux then drops what a client that does not read has left to take
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(patience_seconds * 1000))
         try:
             listener.bind((HOST, port))
         except OSError as error:

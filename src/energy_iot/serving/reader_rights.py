@@ -33,8 +33,11 @@ CLIENT_DEFAULTS: Final = re.compile(r"output_format_\w+|date_time_output_format|
 READER_LIMITS: Final = {
     "max_execution_time": 60,
     "max_memory_usage": 4 * 1024**3,
+}
+# Further ones for answers in formats that cannot be streamed: they are held in memory.
+HELD_ANSWER_LIMITS: Final = {
     "max_result_rows": 1_000_000,
-    "max_result_bytes": 512 * 1024**2,  # answers are held in memory
+    "max_result_bytes": 512 * 1024**2,
 }
 
 
@@ -86,7 +89,7 @@ def check_setting(name: str, value: str) -> None:
     """
     if CLIENT_DEFAULTS.fullmatch(name):
         return
-    limit = READER_LIMITS.get(name)
+    limit = (READER_LIMITS | HELD_ANSWER_LIMITS).get(name)
     if limit is None or not re.fullmatch(r"\d+", value) or not 0 < int(value) <= limit:  # 0 means no limit
         raise ReaderRefusedError(f"the setting {name} = {value}")
 

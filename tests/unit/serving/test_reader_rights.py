@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from energy_iot.serving.reader_rights import (
+    HELD_ANSWER_LIMITS,
     READER_LIMITS,
     READING_STATEMENTS,
     ReaderRefusedError,
@@ -14,6 +15,7 @@ from energy_iot.serving.reader_rights import (
     check_setting,
 )
 
+LIMITS = READER_LIMITS | HELD_ANSWER_LIMITS
 FORBIDDEN = frozenset({"url", "s3", "file"})
 STRINGS = st.text().map(lambda text: "'" + re.sub(r"([\\'])", r"\\\1", text) + "'")
 NAMES = st.text(min_size=1).map(lambda text: "`" + re.sub(r"([\\`])", r"\\\1", text) + "`")
@@ -67,9 +69,9 @@ def test_allowed(canonical: str) -> None:
     assert refusal(canonical) is None
 
 
-@given(st.sampled_from(sorted(READER_LIMITS)), st.integers())
+@given(st.sampled_from(sorted(LIMITS)), st.integers())
 def test_limits_may_only_become_lower(name: str, value: int) -> None:
-    if 0 < value <= READER_LIMITS[name]:
+    if 0 < value <= LIMITS[name]:
         check_setting(name, str(value))
     else:
         with pytest.raises(ReaderRefusedError):
