@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import httpx
 import psutil
 
-from energy_iot.orchestration.airflow_servers import airflow_home, read_address
+from energy_iot.orchestration.airflow_servers import read_address
 from energy_iot.settings import Settings, load_settings
 
 T = TypeVar("T")
@@ -86,12 +86,8 @@ class LiveAirflow:
         return {task["task_id"]: task for task in listed}
 
     def processes(self) -> list[psutil.Process]:
-        """All that belong to this Airflow, whoever started them."""
-        return [
-            process
-            for process in psutil.process_iter()
-            if _airflow_home_of(process) == str(airflow_home(self.settings))
-        ]
+        """All that it started, and these in turn."""
+        return psutil.Process(self.process.pid).children(recursive=True)
 
 
 def command(home: Path, *arguments: object) -> list[str]:
@@ -146,8 +142,9 @@ def run_program(arguments: Sequence[str], variables: Mapping[str, str]) -> "subp
     )
 
 
-def _airflow_home_of(process: psutil.Process) -> str | None:
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it runs; nobody may have asked yet how it ended."""
     try:
-        return process.environ().get("AIRFLOW_HOME") if process.status() != psutil.STATUS_ZOMBIE else None
-    except psutil.Error:
-        return None
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
