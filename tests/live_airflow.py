@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 
-from energy_iot.orchestration.airflow_servers import airflow_home, read_address
+from energy_iot.orchestration.airflow_servers import read_address
 from energy_iot.settings import Settings, load_settings
-from tests.live_server import command, processes_with, serving
+from tests.live_server import command, serving
 
 DAILY = "energy_pipeline_daily"
 INSTALLED = Path(sys.executable).with_name("airflow").exists()
@@ -81,10 +80,6 @@ class LiveAirflow:
     def tasks(self, run_id: str, dag_id: str = DAILY) -> dict[str, dict[str, Any]]:
         listed = self.get(f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances")["task_instances"]
         return {task["task_id"]: task for task in listed}
-
-    def processes(self) -> list[psutil.Process]:
-        """All that belong to this Airflow, whoever started them."""
-        return processes_with("AIRFLOW_HOME", airflow_home(self.settings))
 
 
 @contextmanager

@@ -55,13 +55,14 @@ def wait_for(find: Callable[[], T | None], what: str, seconds: float = 180) -> T
     raise AssertionError(f"no {what} within {seconds:.0f} s")
 
 
-def processes_with(variable: str, value: object) -> list[psutil.Process]:
-    """All that were started with this in their environment, by whomever."""
-    return [process for process in psutil.process_iter() if _variable_of(process, variable) == str(value)]
+def processes_of(server: "subprocess.Popen[str]") -> list[psutil.Process]:
+    """All that it started, and these in turn."""
+    return psutil.Process(server.pid).children(recursive=True)
 
 
-def _variable_of(process: psutil.Process, variable: str) -> str | None:
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it runs; nobody may have asked yet how it ended."""
     try:
-        return process.environ().get(variable) if process.status() != psutil.STATUS_ZOMBIE else None
-    except psutil.Error:
-        return None
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -6,12 +6,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 from playwright.sync_api import Browser, ConsoleMessage, Page
 
-from energy_iot.serving.superset_server import STATE_FILE, SupersetAddress, read_address, superset_home
+from energy_iot.serving.superset_server import SupersetAddress, read_address
 from energy_iot.settings import PROJECT_DIR, Settings, load_settings
-from tests.live_server import processes_with, serving
+from tests.live_server import serving
 
 INSTALLED = (PROJECT_DIR / ".venv-superset" / "bin" / "superset").exists()
 NOT_INSTALLED = "Superset is not installed: make install-superset"
@@ -62,10 +61,6 @@ class LiveSuperset:
     @property
     def address(self) -> SupersetAddress:
         return read_address(self.settings)
-
-    def processes(self) -> list[psutil.Process]:
-        """All that belong to this Superset, whoever started them."""
-        return processes_with("SUPERSET_STATE", superset_home(self.settings) / STATE_FILE)
 
 
 @contextmanager

@@ -24,6 +24,8 @@ UNSET = {
     "kaggle_key",
     "contamination",
     "airflow_database_url",
+    "superset_database_url",
+    "superset_clickhouse_url",
     "alert_webhook_url",
     "alert_email_to",
     "alert_smtp_url",

@@ -230,7 +230,7 @@ class Scoring:
         self._gather(cursor, model, ASKED_DAYS, readings)
         delete_days(cursor, SCORES_TABLE, SCORE_DAY, ASKED_DAYS, f"model_version = {model.version}")
         self._insert(cursor)
-        cursor.execute(f"analyze {NEW_SCORES}")
+        cursor.execute(f"analyze {NEW_SCORES}, {SCORES_TABLE}")  # what compares the two joins them with other tables
         cursor.execute(
             "select count(*) as readings, count(*) filter (where newer.is_anomaly) as anomalies, "
             "count(*) filter (where counting.is_anomaly) as anomalies_in_force, "

@@ -16,7 +16,7 @@ from energy_iot.orchestration.alerts import Alert, send
 from energy_iot.pipeline import ALL_STEPS, describe_error, find_step
 from energy_iot.settings import Settings, load_settings
 
-NOTHING_TO_DO: Final = "there was nothing to do"
+NOTHING_TO_DO: Final = "there was nothing to do: no file is new"
 BACKFILL: Final = "backfill"
 log = logging.getLogger(__name__)
 
