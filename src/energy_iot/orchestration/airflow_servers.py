@@ -42,6 +42,7 @@ PROCESSES: Final = {
     "scheduler": ("scheduler",),
     "dag-processor": ("dag-processor",),
 }
+CONFIG_DIR: Final = PROJECT_DIR / "airflow" / "config"  # what Airflow imports as it starts
 HEALTHY_SECONDS: Final = 180
 
 
@@ -154,6 +155,7 @@ def _environment(settings: Settings, address: AirflowAddress, database_url: str)
         "AIRFLOW__DATABASE__SQL_ALCHEMY_MAX_OVERFLOW": "4",
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         f"{ENV_PREFIX}HOME": str(settings.home),
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(CONFIG_DIR), os.environ.get("PYTHONPATH")))),
         "PYTHONUNBUFFERED": "1",
     }
 
