@@ -260,7 +260,7 @@ def compare_models(context: typer.Context) -> None:
 
 @app.command("promote-model")
 def promote_model(context: typer.Context) -> None:
-    """Put the newest model into force, if its comparison allows it.
+    """Put the newest model into force, if comparison allows it.
 
     All readings are then scored anew, and what follows from the scores is published.
     """
@@ -271,7 +271,7 @@ def promote_model(context: typer.Context) -> None:
 
 @app.command("renew-model")
 def renew_model(context: typer.Context) -> None:
-    """Train a model, compare it, and use it from now on if bounds hold.
+    """Train a model, and use it if it compares well.
 
     Otherwise the model in force stays so, and the reason is told. The bounds: promotion_max_score_shift,
     promotion_max_auc_loss, expected_anomaly_share.
@@ -667,7 +667,7 @@ def export_dashboards(
     context: typer.Context,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Zip to write, as Superset imports it.")],
 ) -> None:
-    """Write the dashboards of the running Superset, as they are there, into one file.
+    """Write the dashboards of the running Superset to a zip.
 
     Superset must run: energy-iot serve superset
     """

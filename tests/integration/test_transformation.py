@@ -257,7 +257,7 @@ def test_the_fleet_holds_what_it_should_prove(fleet: Fleet) -> None:
 
 def test_build_passes(fleet: Fleet) -> None:
     kinds = [node.kind for node in fleet.nodes]
-    assert (kinds.count("model"), kinds.count("unit_test")) == (20, 15)
+    assert (kinds.count("model"), kinds.count("unit_test")) == (21, 16)
     assert kinds.count("test") > 100
     assert {node.status for node in fleet.nodes} <= {"success", "pass", "warn"}
     # the jittering clock and the changed interval make readings overlap; some of the made-up customers are big
@@ -656,7 +656,7 @@ def test_failures_name_model_file_and_reason(settings: Settings, postgres: Postg
         with postgres.connect() as connection:
             connection.execute("alter table raw_data.meter_readings rename column volts to voltage")
     assert failed.value.exit_code == 1
-    assert "1 of 20 failed, 13 that depend on them were skipped" in failed.value.problem
+    assert "1 of 21 failed, 13 that depend on them were skipped" in failed.value.problem
     assert "model stg_meter_readings (dbt/models/staging/stg_meter_readings.sql)" in failed.value.problem
     assert "column received.voltage does not exist" in failed.value.problem
     assert "\x1b" not in failed.value.problem
