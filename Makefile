@@ -194,8 +194,8 @@ ge-docs: $(STAMP)  ## Build the Data Docs and say where they are
 ##@ Development
 
 .PHONY: test-heavy
-test-heavy: $(AIRFLOW_STAMP) $(SUPERSET_STAMP)  ## Pass the heavy tests only (Airflow, Superset, browser, kills; half an hour)
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup --durations 15 -m heavy
+test-heavy: $(AIRFLOW_STAMP) $(SUPERSET_STAMP)  ## Pass the heavy tests only (Airflow, Superset, browser, kills; 40 minutes)
+	@$(BIN)/python -m pytest -n 3 --dist loadgroup --durations 30 -m heavy  # much of it waits for servers
 
 .PHONY: test-all
 test-all: test test-heavy  ## Pass all tests
