@@ -28,8 +28,10 @@ from energy_iot.storage.clickhouse import open_clickhouse
 from energy_iot.storage.postgres import open_postgres
 from energy_iot.sync.published_tables import TABLES
 
+SECONDS = ("cold_seconds", "warm_p95_seconds", "clickhouse_seconds", "postgres_seconds")
 WARM_ROUNDS = 20
 STATEMENT_ROUNDS = 5
+READINGS = "anomaly_scores"  # the other tables hold days and months
 # Functions of ClickHouse for PostgreSQL, so that the statements stay the same.
 FUNCTIONS = """
 create schema clickhouse_functions;
@@ -61,8 +63,8 @@ def measure(file: Path, scratch: Path, say: Callable[[str], None]) -> dict[str, 
     """Run the pipeline on the file, then ask for each chart of the English dashboards.
 
     Returns:
-        charts: name, rows, cold_seconds (its first request after Superset's start), warm_p95_seconds, and the median
-        seconds of its statement on clickhouse and postgres.
+        charts: name, rows, is_over_readings, cold_seconds (its first request after Superset's start), warm_p95_seconds,
+        and the median seconds of its statement on clickhouse and postgres.
     """
     home = scratch / "dashboards"
     say(f"energy-iot run {file.name} ...")
@@ -114,6 +116,7 @@ def _measure_chart(
     return {
         "name": chart["slice_name"],
         "rows": answer["result"][0]["rowcount"],
+        "is_over_readings": READINGS in statement,
         "cold_seconds": cold,
         "warm_p95_seconds": statistics.quantiles(warm, n=20)[-1],
         "clickhouse_seconds": _median(lambda: clickhouse.query(statement).result_rows),
@@ -160,17 +163,14 @@ def tables(figures: dict[str, Any]) -> list[Table]:
     table.add_column("chart")
     for heading in ("rows", "s, cold", "s, warm p95", "s, ClickHouse", "s, PostgreSQL", "times"):
         table.add_column(heading, justify="right")
-    ratios = []
-    for chart in figures["charts"]:
-        ratios.append(chart["postgres_seconds"] / chart["clickhouse_seconds"])
-        table.add_row(
-            chart["name"],
-            str(chart["rows"]),
-            *(
-                f"{chart[name]:.3f}"
-                for name in ("cold_seconds", "warm_p95_seconds", "clickhouse_seconds", "postgres_seconds")
-            ),
-            f"{ratios[-1]:.1f}",
-        )
-    table.caption = f"PostgreSQL takes {statistics.median(ratios):.1f} times as long in the median"
+    ratios = [chart["postgres_seconds"] / chart["clickhouse_seconds"] for chart in figures["charts"]]
+    over_readings = [ratio for ratio, chart in zip(ratios, figures["charts"], strict=True) if chart["is_over_readings"]]
+    for ratio, chart in zip(ratios, figures["charts"], strict=True):
+        shown = (f"{chart[key]:.3f}" for key in SECONDS)
+        table.add_row(chart["name"], str(chart["rows"]), *shown, f"{ratio:.1f}")
+    table.caption = (
+        f"PostgreSQL takes {statistics.median(over_readings):.1f} times as long in the median of the "
+        f"{len(over_readings)} charts over readings, {statistics.median(ratios):.1f} of all; Superset was ready "
+        f"{figures['superset_start_seconds']:.0f} s after its start"
+    )
     return [table]
