@@ -102,8 +102,9 @@ def open_dashboard(page: Page, address: SupersetAddress, slug: str) -> None:
 
 
 def wait_until_drawn(page: Page) -> None:
-    """Wait until no chart loads, and two pictures in a row are the same."""
+    """Wait until no chart loads, nothing is asked any more, and two pictures in a row are the same."""
     page.wait_for_function(ALL_DRAWN, timeout=60_000)
+    page.wait_for_load_state("networkidle")
     before = b""
     while (now := page.screenshot()) != before:
         before = now

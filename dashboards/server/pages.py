@@ -24,11 +24,9 @@ def begin_with_a_dashboard() -> Response | None:
 @pages.before_app_request
 def leave_colours_alone() -> Response | None:
     """Superset's pages ask to store the colours they chose, even for those who may not, and complain of the refusal."""
-    from superset import security_manager
-
-    if request.endpoint != "DashboardRestApi.put_colors" or security_manager.can_access("can_write", "Dashboard"):
-        return None
-    return jsonify(result={})
+    # before Superset itself knows who asks
+    looks_only = current_user.is_authenticated and {role.name for role in current_user.roles} == {"Analyst"}
+    return jsonify(result={}) if request.endpoint == "DashboardRestApi.put_colors" and looks_only else None
 
 
 @pages.route("/explanations/<path:meter_id>")
