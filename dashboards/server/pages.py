@@ -24,9 +24,11 @@ def begin_with_a_dashboard() -> Response | None:
 @pages.before_app_request
 def leave_colours_alone() -> Response | None:
     """Superset's pages ask to store the colours they chose, even for those who may not, and complain of the refusal."""
-    # before Superset itself knows who asks
+    if request.endpoint != "DashboardRestApi.put_colors":
+        return None
+    # Superset itself does not know yet who asks
     looks_only = current_user.is_authenticated and {role.name for role in current_user.roles} == {"Analyst"}
-    return jsonify(result={}) if request.endpoint == "DashboardRestApi.put_colors" and looks_only else None
+    return jsonify(result={}) if looks_only else None
 
 
 @pages.route("/explanations/<path:meter_id>")
