@@ -15,6 +15,7 @@ from sklearn.metrics import roc_auc_score
 
 from energy_iot.errors import ModelError, UsageError
 from energy_iot.ml.config import FEATURE_DAYS_TABLE, SCORES_TABLE
+from energy_iot.ml.drift import TENTHS, stability_index
 from energy_iot.ml.label_agreement import labelled_scores
 from energy_iot.ml.pending import RESCORE_ALL, DayRange
 from energy_iot.ml.score_anomalies import score
@@ -25,7 +26,6 @@ from energy_iot.storage.postgres import Postgres, open_postgres
 
 COMPARED_DAYS: Final = 30
 MIN_EACH: Final = 30  # outcomes or labels of either kind: a ROC-AUC of fewer says nothing
-TENTHS: Final = tuple(step / 10 for step in range(1, 10))
 
 
 @dataclass(frozen=True)
@@ -97,25 +97,6 @@ class Comparison:
             f"model v{self.model_version} against v{self.in_force} in force on {self.readings:,} readings of "
             f"{self.days}: {verdict}"
         )
-
-
-def stability_index(expected: npt.NDArray[np.float64], found: npt.NDArray[np.float64]) -> float:
-    """How far one distribution is from another: sum of (found - expected) * ln(found / expected) over shares by class.
-
-    Above 0.25 is read as a major change, below 0.1 as none worth a name (Siddiqi, Credit Risk Scorecards, 2006).
-
-    Args:
-        expected: Counts of each class, of which an empty one counts as half a member.
-        found: Counts of the same classes.
-
-    Example:
-        >>> round(stability_index(np.array([50.0, 50.0]), np.array([50.0, 50.0])), 3)
-        0.0
-        >>> round(stability_index(np.array([50.0, 50.0]), np.array([90.0, 10.0])), 3)
-        0.879
-    """
-    shares = [np.maximum(counts, 0.5) / np.maximum(counts, 0.5).sum() for counts in (expected, found)]
-    return float(((shares[1] - shares[0]) * np.log(shares[1] / shares[0])).sum())
 
 
 def compare_models(context: RunContext) -> StepReport:

@@ -9,6 +9,7 @@ import pyarrow as pa
 from energy_iot.ml.config import BATCH_READINGS, SCORE_DAYS_TABLE
 
 NEW_DAYS: Final = "new_score_days"  # a temporary table
+LATEST_DAYS: Final = 30
 COLUMNS: Final = "meter_id, reading_date, reading_count, anomaly_count"
 
 
@@ -58,3 +59,15 @@ def insert_score_days(cursor: Any, counts: DayCounts) -> None:
         )
     cursor.execute(f"insert into {SCORE_DAYS_TABLE} ({COLUMNS}) select {COLUMNS} from {NEW_DAYS}")
     cursor.execute(f"analyze {SCORE_DAYS_TABLE}")
+
+
+def count_latest(cursor: Any) -> dict[str, int]:
+    """How many readings the latest days have, and how many of these are anomalies; what monitoring watches."""
+    cursor.execute(
+        "select cast(coalesce(sum(reading_count), 0) as bigint) as readings, "
+        "cast(coalesce(sum(anomaly_count), 0) as bigint) as anomalies "
+        f"from {SCORE_DAYS_TABLE} "
+        f"where reading_date > (select max(reading_date) from {SCORE_DAYS_TABLE}) - {LATEST_DAYS}"
+    )
+    (counts,) = cursor.fetch_arrow_table().to_pylist()
+    return {"days": LATEST_DAYS, **counts}

@@ -17,6 +17,7 @@ from energy_iot.ml.config import (
     SCORES_STATE,
     SCORES_TABLE,
 )
+from energy_iot.ml.drift import score_drift
 from energy_iot.ml.feature_days import (
     days_after_changes,
     delete_days,
@@ -30,7 +31,7 @@ from energy_iot.ml.features import rows_of_days
 from energy_iot.ml.label_agreement import evaluate_labels, last_agreement
 from energy_iot.ml.model_store import Model, load_model
 from energy_iot.ml.pending import RESCORE_ALL, DayRange, PendingScores
-from energy_iot.ml.score_days import insert_score_days
+from energy_iot.ml.score_days import count_latest, insert_score_days
 from energy_iot.ml.train_anomaly_model import train_model, training_warnings
 from energy_iot.ml.utils import stream_features
 from energy_iot.ml.versions import (
@@ -109,8 +110,9 @@ class Scoring:
                 tally = self._score_affected(cursor, model, and_asked=asked is not None and on_trial is None)
             rows = tally.readings
             if tally.readings:
-                details["scored_now"] = tally.to_details()
+                details["scored_now"] = tally.to_details() | {"drift": score_drift(model.card, tally.bins)}
                 warnings += self._judge_share(cursor, tally, details["threshold"], whole=whole)
+            details["latest"] = count_latest(cursor)
             if on_trial is not None:
                 details["trial"] = self._try_version(cursor, on_trial, model, str(asked), asked_readings)
                 rows += asked_readings

@@ -80,8 +80,13 @@ def rows_table(rows: Mapping[str, Any]) -> RenderableType:
     return table
 
 
-def findings_tables(findings: "Findings") -> RenderableType:
-    """Where energy is lost, and whom to inspect first; nothing of what is not known."""
+def findings_tables(findings: "Findings", *, command: str) -> RenderableType:
+    """Where energy is lost, and whom to inspect first; nothing of what is not known.
+
+    Args:
+        findings: What was found.
+        command: What to type before the names of commands that show more.
+    """
     from energy_iot.ml.rank import to_table
 
     tables: list[RenderableType] = []
@@ -89,7 +94,7 @@ def findings_tables(findings: "Findings") -> RenderableType:
         tables.append(_losses_table(findings.losses))
     if findings.suspects:
         tables.append(to_table(findings.suspects, total=findings.meters_ranked, most_reasons=SHOWN_REASONS))
-        tables.append(Text("all: energy-iot rank; why: energy-iot explain METER"))
+        tables.append(Text(f"all: {command} rank; why: {command} explain METER"))
     return Group(*tables)
 
 

@@ -25,6 +25,7 @@ from energy_iot.settings import PROJECT_DIR, Settings
 from energy_iot.storage.changes import CHANGED_DAYS_TABLE, changed_days_query, find_pending, fingerprint_of, read_state
 from energy_iot.storage.postgres import Postgres, open_postgres
 from energy_iot.storage.postgres_errors import storage_error
+from energy_iot.transformation.latest_day import read_latest_day
 
 if TYPE_CHECKING:
     from dbt_common.events.base_types import EventMsg
@@ -128,7 +129,9 @@ def run_staging(context: RunContext) -> StepReport:
 
 
 def run_intermediate(context: RunContext) -> StepReport:
-    """Bring the tables of intermediate up to staging; `details` tells of the gaps, of those that end on changed days.
+    """Bring the tables of intermediate up to staging; `details` tells of their gaps and of the newest day.
+
+    Gaps are those that end on changed days.
 
     Raises:
         TransformationError: A model failed.
@@ -142,10 +145,11 @@ def run_intermediate(context: RunContext) -> StepReport:
         gaps += f" where (meter_id, cast(gap_end as date)) in ({changed_days_query(build.since)})"
     with open_postgres(context.settings) as postgres, postgres.connect() as connection:
         found, missing = connection.execute(gaps.encode()).fetchone() or (0, 0)
+        latest_day = read_latest_day(connection)
     return StepReport(
         rows_in=build.figure("readings_read"),
         rows_out=build.rows_out,
-        details=build.details | {"gaps": int(found), "missing_readings": int(missing)},
+        details=build.details | {"gaps": int(found), "missing_readings": int(missing), "latest_day": latest_day},
     )
 
 

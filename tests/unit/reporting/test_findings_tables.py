@@ -21,7 +21,7 @@ LOSS = NodeLoss("T01", "transformer", date(2026, 1, 1), date(2026, 3, 1), 9000, 
 def printed(findings: Findings) -> str:
     console = Console(width=160)
     with console.capture() as capture:
-        console.print(findings_tables(findings))
+        console.print(findings_tables(findings, command="energy-iot --home here"))
     return capture.get()
 
 
@@ -40,6 +40,7 @@ def test_losses_and_suspects_with_their_first_reasons() -> None:
     for said in ("M000007", "412 kWh", "45,375 XOF", "fell to 0.31 of before", "flat for 12 days", "and 1 more"):
         assert said in text
     assert "at night only" not in text
+    assert "all: energy-iot --home here rank; why: energy-iot --home here explain METER" in text
 
 
 def test_what_is_not_known_is_left_out() -> None:
