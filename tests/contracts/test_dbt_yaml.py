@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from docs.tools.data_dictionary import CLICKHOUSE, described_tables
 from energy_iot.settings import Settings
 from energy_iot.storage.postgres import Postgres
 from energy_iot.transformation.dbt import model_variables, run_dbt
@@ -96,7 +97,7 @@ def test_tables_have_the_described_columns(settings: Settings, postgres: Postgre
     with postgres.connect() as connection:
         rows = connection.execute(
             "select table_schema, table_name, column_name, data_type from information_schema.columns "
-            "where table_schema in ('raw_data', 'staging', 'intermediate', 'marts', 'ml') order by ordinal_position"
+            "where table_schema not in ('pg_catalog', 'information_schema') order by ordinal_position"
         ).fetchall()
     found: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for schema, table, column, data_type in rows:
@@ -106,3 +107,9 @@ def test_tables_have_the_described_columns(settings: Settings, postgres: Postgre
     assert {
         key: [(column["name"], column["data_type"]) for column in table["columns"]] for key, table in described.items()
     } == found
+    in_dictionary = [
+        ((table.schema, table.name), [(column.name, column.kind) for column in table.columns])
+        for table in described_tables()
+        if table.schema != CLICKHOUSE
+    ]
+    assert sorted(in_dictionary) == sorted(found.items())

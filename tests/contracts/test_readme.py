@@ -1,12 +1,11 @@
-"""Both readmes show the same commands, tables and pictures, and what they name exists."""
+"""Both readmes say the same: the same sections with the same commands, tables, pictures and figures."""
 
 import re
 from pathlib import Path
 
 import pytest
-from typer.main import get_command
 
-from energy_iot.cli import app
+from docs.tools.markdown_files import PARSER
 
 ROOT = Path(__file__).resolve().parents[2]
 ENGLISH, FRENCH = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.fr.md"))
@@ -39,17 +38,16 @@ def test_both_languages_give_the_same_commands() -> None:
     assert commands(FRENCH) == commands(ENGLISH)
 
 
-@pytest.mark.parametrize("line", commands(ENGLISH))
-def test_each_command_exists(line: str) -> None:
-    program, name, *_ = line.split()
-    if program == "make":
-        assert re.search(rf"^{name}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    elif program == "energy-iot":
-        assert name in get_command(app).commands
-    else:
-        assert line == "source .venv/bin/activate"
+def shape(text: str) -> list[str]:
+    """What a readme is made of, in order: headings by depth, code blocks, rows of tables, items of lists, pictures."""
+    parts = []
+    for token in PARSER.parse(text):
+        if token.type in {"heading_open", "fence", "tr_open", "list_item_open"}:
+            parts.append(token.tag if token.type == "heading_open" else token.type)
+        parts += ["image" for child in token.children or () if child.type == "image"]
+    return parts
 
 
-@pytest.mark.parametrize("target", re.findall(r"\]\(([^)]+)\)", ENGLISH))
-def test_each_link_leads_somewhere(target: str) -> None:
-    assert (ROOT / target).exists()
+def test_both_languages_have_the_same_parts_in_the_same_order() -> None:
+    assert len(shape(ENGLISH)) > 50
+    assert shape(FRENCH) == shape(ENGLISH)
