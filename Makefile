@@ -9,18 +9,26 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python -m energy_iot
 STAMP := .venv/.installed
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs  # or its theme announces a successor at each start
 AIRFLOW_STAMP := .venv/.airflow_installed
 SUPERSET_ENV := .venv-superset
 SUPERSET_STAMP := $(SUPERSET_ENV)/.installed
+
+COMPOSE ?= docker compose
+# what `make pipeline` runs in; asked for only then
+WHERE ?= $(if $(shell $(COMPOSE) ps --status running --quiet postgres 2>/dev/null),stack,here)
 
 # What the data targets work on; override on the command line: make ingest FILES="a.csv b.csv" STATE=.my_state
 FILES ?= data/raw
 STATE ?= .energy_iot
 DEMO_STATE := .energy_iot/demo
+# dashboards and monitoring show STATE or, as long as nothing was run there, the demo
+SHOWN_STATE = $(if $(wildcard $(STATE)/postgres),$(STATE),$(DEMO_STATE))
 DEMO_DATA := data/demo
 DEMO_METERS ?= 150
 DEMO_DAYS ?= 90
 DEMO_SEED ?= 1
+STACK_DEMO := /var/lib/energy-iot/demo
 # half of its few transformers are tapped; truth.csv and anomalies.csv, what is true of it, are not given to the run
 DEMO_TAPS ?= 0.5
 DEMO_FILES := $(addprefix $(DEMO_DATA)/,readings.csv meters.csv network_nodes.csv network_readings.csv outages.csv)
@@ -29,7 +37,7 @@ DEMO_FILES := $(addprefix $(DEMO_DATA)/,readings.csv meters.csv network_nodes.cs
 
 .PHONY: help
 help:  ## List all targets
-	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-zA-Z_-]+:.*## / {printf "  %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-zA-Z_%-]+:.*## / {printf "  %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: $(STAMP)  ## Generate a small fleet with thieves and its network, and run the whole pipeline on it
@@ -38,13 +46,13 @@ demo: $(STAMP)  ## Generate a small fleet with thieves and its network, and run 
 
 .PHONY: test
 test: $(STAMP)  ## Pass the tests (everything but the heavy ones)
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup --durations 15 -m "not heavy"
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup --durations 15 -m "not heavy and not compose"
 
 ##@ Set-up
 
 .PHONY: setup
-setup: install  ## Install, and make .env from .env.example if there is none
-	@test -f .env || (umask 077 && cp .env.example .env && echo "made .env: nothing in it needs changing for the embedded mode")
+setup:  ## Make .env with random secrets, or complete it; make the folders of data
+	@sh docker/setup.sh
 
 .PHONY: install
 install: $(STAMP)  ## Make .venv with the pinned requirements
@@ -113,9 +121,16 @@ download-data-uci: $(STAMP)  ## Download the UCI household set (20 MB)
 ingest: $(STAMP)  ## Load FILES (default data/raw) into PostgreSQL
 	@$(RUN) --home $(STATE) ingest $(FILES)
 
-.PHONY: pipeline
-pipeline: $(STAMP)  ## Run the whole pipeline on FILES (default data/raw)
+.PHONY: pipeline pipeline-here pipeline-stack
+pipeline:  ## Run the whole pipeline on FILES (default data/raw); in the stack if that runs here (WHERE=here, WHERE=stack)
+	@$(MAKE) --no-print-directory pipeline-$(WHERE)
+
+pipeline-here: $(STAMP)
 	@$(RUN) --home $(STATE) run $(FILES)
+
+pipeline-stack: docker-there
+	@echo "in the stack, on its PostgreSQL and ClickHouse; natively: make pipeline WHERE=here"
+	@$(COMPOSE) run --rm pipeline run $(FILES)
 
 .PHONY: status
 status: $(STAMP)  ## Show the last runs and what the stores hold
@@ -162,9 +177,6 @@ airflow-run: $(AIRFLOW_STAMP)  ## Have the running Airflow do the daily run now,
 
 ##@ Superset
 
-# the dashboards show STATE or, as long as nothing was run there, the demo
-SHOWN_STATE = $(if $(wildcard $(STATE)/postgres),$(STATE),$(DEMO_STATE))
-
 .PHONY: superset
 superset: $(STAMP) $(SUPERSET_STAMP)  ## Run Superset until Ctrl-C; prints its address and, the first time, passwords
 	@$(RUN) --home $(SHOWN_STATE) serve superset
@@ -176,6 +188,16 @@ superset-export: $(STAMP)  ## Write the running Superset's dashboards to dashboa
 .PHONY: screenshots
 screenshots: $(SUPERSET_STAMP) demo  ## Take the pictures of the dashboards anew, on the demo (needs Chromium)
 	@$(BIN)/python -m dashboards.take_screenshots $(DEMO_STATE)
+
+##@ Monitoring
+
+.PHONY: monitoring
+monitoring: $(STAMP)  ## Run Prometheus, Alertmanager and exporters until Ctrl-C; Grafana too where Docker has its image
+	@$(RUN) --home $(SHOWN_STATE) serve monitoring
+
+.PHONY: grafana-dashboards
+grafana-dashboards: $(STAMP)  ## Write Grafana's dashboards from their code
+	@$(BIN)/python -m monitoring.grafana.build
 
 ##@ Great Expectations
 
@@ -191,21 +213,115 @@ ge-run: $(STAMP)  ## Judge staging and marts
 ge-docs: $(STAMP)  ## Build the Data Docs and say where they are
 	@$(RUN) --home $(STATE) data-docs
 
+##@ Documentation
+
+DOCS_ADDRESS ?= 127.0.0.1:8000
+
+.PHONY: docs
+docs: $(STAMP)  ## Build the site of the documentation into site/
+	@$(MKDOCS) build --quiet
+	@echo "open site/index.html, or type: make docs-serve"
+
+.PHONY: docs-serve
+docs-serve: $(STAMP)  ## Show the site until Ctrl-C, anew after each change of a page (DOCS_ADDRESS=127.0.0.1:8000)
+	@$(MKDOCS) serve --dev-addr $(DOCS_ADDRESS)
+
+.PHONY: docs-reference
+docs-reference: $(STAMP)  ## Write the data dictionary and the command line's reference anew
+	@$(BIN)/python -m docs.tools.data_dictionary
+	@$(BIN)/python -m docs.tools.command_line
+
+.PHONY: figures
+figures: $(STAMP)  ## Draw the figures whose text is new (needs Node.js and Chromium)
+	@$(BIN)/python -m docs.tools.figures
+
+.PHONY: demo-recording
+demo-recording: $(STAMP)  ## Record a demo of what is committed as docs/images/demo.svg (needs Node.js)
+	@$(BIN)/python -m docs.tools.demo_recording
+
+.PHONY: notebooks
+notebooks: $(STAMP)  ## Run the notebooks and keep what they show
+	@$(BIN)/python -m docs.tools.notebooks
+
+##@ Docker
+
+.PHONY: docker-there
+docker-there:
+	@$(COMPOSE) version >/dev/null 2>&1 || { echo "error: '$(COMPOSE)' does not work here"; \
+		echo "  fix: install Docker with Compose 2.24 or newer; without it, make demo runs all of this natively"; exit 1; }
+	@test -f .env || { echo "error: there is no .env"; echo "  fix: make setup"; exit 1; }
+
+.PHONY: up
+up: docker-there  ## Build and start the stack, wait until all is healthy, print addresses
+	@$(COMPOSE) build --quiet init-db
+	@$(COMPOSE) up --detach --build --wait
+	@sh docker/addresses.sh
+
+.PHONY: down
+down: docker-there  ## Stop the stack; data stay in its volumes
+	@$(COMPOSE) --profile "*" down
+
+.PHONY: ps
+ps: docker-there  ## List the containers with their health
+	@$(COMPOSE) ps --all
+
+.PHONY: logs
+logs: docker-there  ## Follow all logs
+	@$(COMPOSE) logs --follow --tail 50
+
+logs-%: docker-there  ## Follow the log of one service, such as logs-superset
+	@$(COMPOSE) logs --follow --tail 200 $*
+
+.PHONY: restart
+restart: docker-there  ## Restart all containers
+	@$(COMPOSE) restart
+
+.PHONY: demo-docker
+demo-docker: docker-there  ## In the stack: generate a small fleet with thieves, and run the pipeline on it
+	@$(COMPOSE) run --rm pipeline generate --meters $(DEMO_METERS) --days $(DEMO_DAYS) --seed $(DEMO_SEED) --taps-share $(DEMO_TAPS) --overwrite --out $(STACK_DEMO)
+	@$(COMPOSE) run --rm pipeline run $(addprefix $(STACK_DEMO)/,$(notdir $(DEMO_FILES)))
+
+.PHONY: psql
+psql: docker-there  ## Open psql on the stack's readings, as its administrator
+	@$(COMPOSE) exec postgres psql --username=postgres energy_iot
+
+.PHONY: clickhouse-client
+clickhouse-client: docker-there  ## Open clickhouse-client on the stack's published tables
+	@$(COMPOSE) exec clickhouse sh -c 'CLICKHOUSE_USER=pipeline CLICKHOUSE_PASSWORD=$$CLICKHOUSE_PIPELINE_PASSWORD exec clickhouse-client --database energy_analytics'
+
+.PHONY: backup
+backup: docker-there  ## Write databases, models and reports to TO (default backups/ and the time)
+	@COMPOSE="$(COMPOSE)" sh docker/backup.sh $(TO)
+
+.PHONY: restore
+restore: docker-there  ## Make the stack what the folder FROM says, and compare
+	@COMPOSE="$(COMPOSE)" sh docker/restore.sh $(FROM)
+
+.PHONY: clean-volumes
+clean-volumes: docker-there  ## Stop the stack and delete all of its data (asks; YES=1 does not)
+	@test -n "$(YES)" || { printf "this deletes all data of the stack; type yes: "; read answer; test "$$answer" = yes || { echo "kept"; exit 1; }; }
+	@$(COMPOSE) --profile "*" down --volumes
+
 ##@ Development
 
 .PHONY: test-heavy
 test-heavy: $(AIRFLOW_STAMP) $(SUPERSET_STAMP)  ## Pass the heavy tests only (Airflow, Superset, browser, kills; 40 minutes)
 	@$(BIN)/python -m pytest -n 3 --dist loadgroup --durations 30 -m heavy  # much of it waits for servers
 
+.PHONY: test-compose
+test-compose: $(STAMP)  ## Build the images, start the stack on a Docker engine of its own, and use it (needs root and dockerd)
+	@$(BIN)/python -m pytest -m compose --durations 20 tests/compose
+
 .PHONY: test-all
 test-all: test test-heavy  ## Pass all tests
 
 .PHONY: lint
-lint: $(STAMP)  ## Lint Python and SQL, check formatting and types
+lint: $(STAMP)  ## Lint Python and SQL, check formatting, types and common misspellings
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/python -m mypy
 	@$(BIN)/python -m sqlfluff lint --disable-progress-bar dbt/models dbt/tests dbt/macros
+	@$(BIN)/python -m codespell_lib
 
 .PHONY: format
 format: $(STAMP)  ## Format Python and SQL
@@ -223,7 +339,7 @@ evaluate: $(STAMP)  ## Judge the inspection list on fresh fleets whose truth is 
 
 .PHONY: clean
 clean:  ## Remove caches and generated demo files; keeps .venv and your state
-	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis data/demo dbt/target dbt/logs
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis site data/demo dbt/target dbt/logs
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: clean-all

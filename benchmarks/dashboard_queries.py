@@ -18,15 +18,15 @@ from rich import box
 from rich.table import Table
 from sqlglot import exp
 
-from benchmarks.measuring import run_command, serving
-from energy_iot.errors import UsageError
+from benchmarks.measuring import run_command
 from energy_iot.serving.superset_bundle import make_bundle
 from energy_iot.serving.superset_client import list_all, logged_in
-from energy_iot.serving.superset_server import read_address, superset_python
+from energy_iot.serving.superset_server import read_address
 from energy_iot.settings import Settings, load_settings
 from energy_iot.storage.clickhouse import open_clickhouse
 from energy_iot.storage.postgres import open_postgres
 from energy_iot.sync.published_tables import TABLES
+from tests.live_server import serving
 
 SECONDS = ("cold_seconds", "warm_p95_seconds", "clickhouse_seconds", "postgres_seconds")
 WARM_ROUNDS = 20
@@ -50,15 +50,6 @@ create function todatetime(day timestamp) returns timestamp language sql immutab
 """
 
 
-def is_installed() -> bool:
-    """Whether Superset is."""
-    try:
-        superset_python(load_settings())
-    except UsageError:
-        return False
-    return True
-
-
 def measure(file: Path, scratch: Path, say: Callable[[str], None]) -> dict[str, Any]:
     """Run the pipeline on the file, then ask for each chart of the English dashboards.
 
@@ -71,13 +62,15 @@ def measure(file: Path, scratch: Path, say: Callable[[str], None]) -> dict[str, 
     run_command(home, "run", file)
     settings = load_settings(home=home)
     names = {str(document["uuid"]) for name, document in make_bundle("en").items() if name.startswith("charts/")}
+    start = monotonic()
     with (
-        serving(home, "superset") as start_seconds,
+        serving(home, "superset"),
         logged_in(read_address(settings)) as superset,
         open_postgres(settings) as postgres,
         postgres.connect() as connection,
         open_clickhouse(settings) as clickhouse,
     ):
+        start_seconds = monotonic() - start
         _copy_tables(connection, settings)
         charts = []
         for chart in list_all(superset, "chart"):

@@ -5,8 +5,6 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -38,26 +36,6 @@ def run_command(home: Path, *arguments: object) -> dict[str, float]:
         "peak_memory_mb": round(usage.ru_maxrss / PER_MB),
         "postgres_peak_memory_mb": round(server_peak / 1024**2),
     }
-
-
-@contextmanager
-def serving(home: Path, name: str) -> Iterator[float]:
-    """Serve something on a free port while the block runs; gives the seconds until it was ready."""
-    start = monotonic()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "energy_iot", "--home", str(home), "serve", name, "--port", "0"],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    try:
-        while "Ctrl-C stops it" not in (line := process.stdout.readline()):
-            if not line:
-                raise SystemExit(f"{name} did not start")
-        yield round(monotonic() - start, 3)
-    finally:
-        process.terminate()
-        process.communicate()
 
 
 class _ServerMemory:

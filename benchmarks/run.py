@@ -22,22 +22,26 @@ import psutil
 from rich.console import Console
 
 from benchmarks import added_day, airflow_overhead, dashboard_queries, growth, whole_run
+from energy_iot.orchestration import airflow_servers
+from energy_iot.serving import superset_server
+from energy_iot.settings import load_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 UCI_FILE = ROOT / "data" / "raw" / "household_power_consumption.zip"
 CASES = ("whole", "day", "growth", "airflow", "dashboards")
-NEEDED = {"airflow": airflow_overhead.is_installed, "dashboards": dashboard_queries.is_installed}
 
 
 def main() -> None:
     """Measure, print and store."""
+    missing = {"airflow"} if not airflow_servers.is_installed() else set()
+    missing |= {"dashboards"} if not superset_server.is_installed(load_settings()) else set()
     parser = argparse.ArgumentParser(description="Measure the pipeline.")
     parser.add_argument("file", nargs="?", type=Path, help="readings to run on")
     parser.add_argument(
         "--only",
         nargs="+",
         choices=CASES,
-        default=[case for case in CASES if case not in NEEDED or NEEDED[case]()],
+        default=[case for case in CASES if case not in missing],
         help="cases to measure; two of them need `make install-airflow install-superset`",
     )
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder for the JSON")

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,34 +10,23 @@ from typing import Any
 
 import httpx
 
-from energy_iot.orchestration.airflow_servers import read_address
-from energy_iot.settings import Settings, load_settings
-from tests.live_server import command, serving
+from energy_iot.orchestration.airflow_servers import PROGRAM, is_installed, read_address
+from tests.live_server import LiveServer, command, serving
 
 DAILY = "energy_pipeline_daily"
-INSTALLED = Path(sys.executable).with_name("airflow").exists()
+INSTALLED = is_installed()
 NOT_INSTALLED = "Airflow is not installed: make airflow"
 
 
 @dataclass(frozen=True)
-class LiveAirflow:
+class LiveAirflow(LiveServer):
     """An Airflow that runs.
 
     Attributes:
-        home: Of the pipeline.
         variables: Of its environment, and of commands.
-        process: `energy-iot serve airflow`.
-        said: What that printed until it was ready.
     """
 
-    home: Path
     variables: Mapping[str, str]
-    process: "subprocess.Popen[str]"
-    said: str
-
-    @property
-    def settings(self) -> Settings:
-        return load_settings(home=self.home)
 
     def energy_iot(self, *arguments: object, timeout: float = 600) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
@@ -87,8 +75,8 @@ def live_airflow(home: Path, landing: Path, **variables: str) -> Iterator[LiveAi
     """Start Airflow on a free port; ended as a service manager ends it."""
     landing.mkdir(parents=True, exist_ok=True)
     variables |= {"ENERGY_IOT_LANDING_DIR": str(landing)}
-    with serving(home, "airflow", environment(variables)) as (process, said):
-        yield LiveAirflow(home, variables, process, said)
+    with serving(home, "airflow", environment(variables)) as served:
+        yield LiveAirflow(home, *served, variables)
 
 
 def environment(variables: Mapping[str, str]) -> dict[str, str]:
@@ -97,7 +85,6 @@ def environment(variables: Mapping[str, str]) -> dict[str, str]:
 
 def run_program(arguments: Sequence[str], variables: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
     """Airflow's own command."""
-    program = Path(sys.executable).with_name("airflow")
     return subprocess.run(
-        [program, *arguments], capture_output=True, text=True, env=environment(variables), timeout=600
+        [PROGRAM, *arguments], capture_output=True, text=True, env=environment(variables), timeout=600
     )

@@ -5,14 +5,36 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import psutil
 
+from energy_iot.settings import Settings, load_settings
+
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class LiveServer:
+    """A server that runs.
+
+    Attributes:
+        home: Of the pipeline.
+        process: `energy-iot serve NAME`.
+        said: What that printed until it was ready.
+    """
+
+    home: Path
+    process: "subprocess.Popen[str]"
+    said: str
+
+    @property
+    def settings(self) -> Settings:
+        return load_settings(home=self.home)
 
 
 def command(home: Path, *arguments: object) -> list[str]:
@@ -21,11 +43,11 @@ def command(home: Path, *arguments: object) -> list[str]:
 
 @contextmanager
 def serving(
-    home: Path, name: str, environment: Mapping[str, str] = os.environ
+    home: Path, name: str, environment: Mapping[str, str] = os.environ, options: Sequence[object] = ("--port", 0)
 ) -> Iterator[tuple["subprocess.Popen[str]", str]]:
-    """Serve on a free port; gives the process and what it printed. Ended as a service manager ends it."""
+    """Serve, on a free port; gives the process and what it printed. Ended as a service manager ends it."""
     process = subprocess.Popen(
-        command(home, "serve", name, "--port", "0"), stdout=subprocess.PIPE, text=True, env=environment
+        command(home, "serve", name, *options), stdout=subprocess.PIPE, text=True, env=environment
     )
     assert process.stdout is not None
     said = ""

@@ -1,6 +1,5 @@
 """A real Superset for tests: its processes, its interface, and its dashboards in a browser."""
 
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,11 +7,11 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, ConsoleMessage, Page
 
-from energy_iot.serving.superset_server import SupersetAddress, read_address
-from energy_iot.settings import PROJECT_DIR, Settings, load_settings
-from tests.live_server import serving
+from energy_iot.serving.superset_server import SupersetAddress, is_installed, read_address
+from energy_iot.settings import load_settings
+from tests.live_server import LiveServer, serving
 
-INSTALLED = (PROJECT_DIR / ".venv-superset" / "bin" / "superset").exists()
+INSTALLED = is_installed(load_settings())
 NOT_INSTALLED = "Superset is not installed: make install-superset"
 COUNTING_SERVICE = "scarf.sh"  # which Superset's pages report to, but for the policy that forbids it
 WIDTH, HEIGHT = 1366, 5000  # a laptop's width; charts outside the window are not drawn
@@ -41,22 +40,8 @@ BLANK_CHARTS = """() => {
 
 
 @dataclass(frozen=True)
-class LiveSuperset:
-    """A Superset that runs.
-
-    Attributes:
-        home: Of the pipeline.
-        process: `energy-iot serve superset`.
-        said: What that printed until it was ready.
-    """
-
-    home: Path
-    process: "subprocess.Popen[str]"
-    said: str
-
-    @property
-    def settings(self) -> Settings:
-        return load_settings(home=self.home)
+class LiveSuperset(LiveServer):
+    """A Superset that runs."""
 
     @property
     def address(self) -> SupersetAddress:
@@ -66,8 +51,8 @@ class LiveSuperset:
 @contextmanager
 def live_superset(home: Path) -> Iterator[LiveSuperset]:
     """Start Superset on a free port; ended as a service manager ends it."""
-    with serving(home, "superset") as (process, said):
-        yield LiveSuperset(home, process, said)
+    with serving(home, "superset") as served:
+        yield LiveSuperset(home, *served)
 
 
 @contextmanager
@@ -88,7 +73,8 @@ def new_page(browser: Browser) -> Iterator[tuple[Page, list[str]]]:
 
 def log_in(page: Page, address: SupersetAddress, user: str) -> None:
     """Fill in the form as a person does."""
-    page.goto(f"{address.url}/login/")
+    # what the page still asks would, answered after the form, take the new session back
+    page.goto(f"{address.url}/login/", wait_until="networkidle")
     page.fill("#username", user)
     page.fill("#password", address.passwords[user])
     page.keyboard.press("Enter")

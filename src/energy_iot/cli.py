@@ -1,5 +1,6 @@
 """The command line: options and glue. Nothing heavy is imported before a command runs."""
 
+import shlex
 import signal
 import sys
 from dataclasses import dataclass
@@ -57,6 +58,10 @@ inspections_app = typer.Typer(help="What inspections of meters found.", no_args_
 app.add_typer(inspections_app, name="inspections")
 serve_app = typer.Typer(help="What other programs connect to.", no_args_is_help=True)
 app.add_typer(serve_app, name="serve")
+metrics_app = typer.Typer(help="What Prometheus reads.", no_args_is_help=True)
+app.add_typer(metrics_app, name="metrics")
+container_app = typer.Typer(help="What the containers of docker-compose.yml run.", no_args_is_help=True)
+app.add_typer(container_app, name="container")
 
 SHOWN_FINDINGS = 5
 INTERRUPTED_EXIT_CODE = 130  # what shells use for Ctrl-C
@@ -98,6 +103,11 @@ class Invocation:
 
         return load_settings(home=self.home)
 
+    @property
+    def command(self) -> str:
+        """What to type before another command's name, so that it works on the same home."""
+        return "energy-iot" if self.home is None else f"energy-iot --home {shlex.quote(str(self.home))}"
+
     def progress(self) -> "Progress":
         """Bars, lines or nothing."""
         from energy_iot.reporting.progress import make_progress
@@ -106,7 +116,7 @@ class Invocation:
 
 
 FILES_HELP = "Readings, registry, network: .csv, .txt, .gz, .zip, .parquet, or a folder of such files."
-Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help=FILES_HELP, show_default=False)]
+Files = Annotated[list[Path], typer.Argument(metavar="FILE", help=FILES_HELP, show_default=False)]
 Source = Annotated[
     str | None,
     typer.Option("--source", metavar="NAME", help="Source mapping, by name or as a .yml file; else recognised."),
@@ -622,7 +632,9 @@ def serve_airflow(
 
     def tell(address: AirflowAddress) -> None:
         typer.echo(f"Airflow answers on {address.url}")
-        typer.echo(f"user {address.user}, password {address.password} (until it stops)")
+        given = settings.airflow_admin_password is not None
+        password = "of the settings" if given else f"{address.password} (until it stops)"
+        typer.echo(f"user {address.user}, password {password}")
         typer.echo(f"its logs are in {airflow_home(settings)}; Ctrl-C stops it")
 
     typer.echo("starting Airflow; it takes half a minute, the first time longer ...")
@@ -655,7 +667,8 @@ def serve_superset(
                 typer.echo(f"user {user}, password {password}")
             typer.echo(f"they are not shown again; {secrets_file} keeps them, for you alone")
         else:
-            typer.echo(f"users {' and '.join(address.passwords)}; their passwords are in {secrets_file}")
+            place = secrets_file if settings.superset_admin_password is None else "the settings"
+            typer.echo(f"users {' and '.join(address.passwords)}; their passwords are in {place}")
         typer.echo(f"its logs are in {superset_home(settings)}; Ctrl-C stops it")
 
     typer.echo("starting Superset; it takes half a minute, the first time longer ...")
@@ -715,6 +728,114 @@ def trigger(
             f"the run failed in {', '.join(name for name, state in run.tasks.items() if state == 'failed')}",
             fix=f"its log is on {address.url}",
         )
+
+
+# --- monitoring -----------------------------------------------------------------------------------------------------
+
+
+@metrics_app.command("serve")
+def metrics_serve(
+    context: typer.Context,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="0 takes a free one.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; whoever reaches it reads them.")] = "127.0.0.1",
+) -> None:
+    """Serve the metrics of runs, data and model.
+
+    Read from the tables at each request; Ctrl-C stops it.
+    """
+    from energy_iot.logs import configure_logging
+    from energy_iot.reporting.metrics import serve
+
+    invocation: Invocation = context.obj
+    settings = invocation.settings()
+    configure_logging(settings, quiet=invocation.quiet, verbose=invocation.verbose)
+    serve(settings, port=port, host=host, started=lambda url: typer.echo(f"metrics are on {url}; Ctrl-C stops it"))
+
+
+@serve_app.command("monitoring")
+def serve_monitoring(
+    context: typer.Context,
+    interval: Annotated[
+        int, typer.Option("--interval", metavar="SECONDS", min=1, help="Between two looks at everything.")
+    ] = 15,
+) -> None:
+    """Run Prometheus, Alertmanager and exporters.
+
+    With the metrics of the pipeline, on this machine only; Grafana too where Docker has its image. Ctrl-C stops all.
+    """
+    from energy_iot.logs import configure_logging
+    from energy_iot.serving.monitoring import Started, monitoring_home, serve
+
+    invocation: Invocation = context.obj
+    settings = invocation.settings()
+    configure_logging(settings, quiet=invocation.quiet, verbose=invocation.verbose)
+
+    def tell(found: Started) -> None:
+        for job in ("prometheus", "alertmanager", "grafana"):
+            if job in found.address.ports:
+                typer.echo(f"{job.capitalize()} answers on {found.address.url(job)}")
+        if found.address.grafana_password:
+            typer.echo(f"Grafana's user admin has the password {found.address.grafana_password} (until it stops)")
+        typer.echo(f"targets: {', '.join(f'{job} {health}' for job, health in found.targets.items())}")
+        typer.echo(f"rules loaded: {found.rules}")
+        for line in found.missing:
+            typer.echo(f"left out: {line}")
+        typer.echo(f"logs are in {monitoring_home(settings)}; Ctrl-C stops it")
+
+    serve(settings, interval_seconds=interval, started=tell)
+
+
+@metrics_app.command("textfile")
+def metrics_textfile(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Ends in .prom, in node_exporter's textfile folder.")],
+) -> None:
+    """Write the metrics to a file.
+
+    For node_exporter's textfile collector, where no other program may listen. Written whole or not at all.
+
+    Example: energy-iot metrics textfile /var/lib/prometheus/node-exporter/energy_iot.prom
+    """
+    from energy_iot.reporting.metrics import write_textfile
+
+    write_textfile(context.obj.settings(), file)
+    typer.echo(file)
+
+
+# --- containers -----------------------------------------------------------------------------------------------------
+
+
+@container_app.command("airflow", context_settings={"ignore_unknown_options": True, "help_option_names": []})
+def container_airflow(
+    context: typer.Context, arguments: Annotated[list[str], typer.Argument(metavar="ARGUMENT...")]
+) -> None:
+    """Become one of Airflow's programs.
+
+    api-server, scheduler or dag-processor; or any command of Airflow's own, such as db migrate.
+    """
+    from energy_iot.serving.containers import run_airflow
+
+    run_airflow(context.obj.settings(), arguments)
+
+
+@container_app.command("superset")
+def container_superset(context: typer.Context) -> None:
+    """Prepare Superset, and become its web server."""
+    from energy_iot.serving.containers import run_superset
+
+    run_superset(context.obj.settings())
+
+
+@container_app.command("monitoring")
+def container_monitoring(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write it.", show_default=False)],
+    targets: Annotated[list[str], typer.Option("--target", metavar="JOB=HOST:PORT", help="Once for each job.")],
+) -> None:
+    """Write what Prometheus, Alertmanager and Grafana are given."""
+    from energy_iot.serving.containers import read_targets, write_monitoring
+
+    write_monitoring(context.obj.settings(), folder, read_targets(targets))
 
 
 # --- data -----------------------------------------------------------------------------------------------------------
@@ -872,9 +993,9 @@ def data_docs(context: typer.Context) -> None:
     typer.echo(build_data_docs(context.obj.settings()))
 
 
-@app.command("airflow", context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@app.command("airflow", add_help_option=False, context_settings={"ignore_unknown_options": True})
 def airflow_command(
-    context: typer.Context, arguments: Annotated[list[str], typer.Argument(metavar="ARGUMENT...")]
+    context: typer.Context, arguments: Annotated[list[str], typer.Argument(metavar="ARGUMENT")]
 ) -> None:
     """Run a command of Airflow's own on the Airflow that runs.
 
@@ -887,8 +1008,8 @@ def airflow_command(
         raise typer.Exit(exit_code)
 
 
-@app.command("dbt", context_settings={"ignore_unknown_options": True, "help_option_names": []})
-def dbt_command(context: typer.Context, arguments: Annotated[list[str], typer.Argument(metavar="ARGUMENT...")]) -> None:
+@app.command("dbt", add_help_option=False, context_settings={"ignore_unknown_options": True})
+def dbt_command(context: typer.Context, arguments: Annotated[list[str], typer.Argument(metavar="ARGUMENT")]) -> None:
     """Run dbt on our project and database.
 
     Example: energy-iot dbt build --select staging
@@ -966,7 +1087,7 @@ def _run_with_report(invocation: Invocation, options: "RunOptions", names: tuple
             raise
         written = write_report(settings)
         if not invocation.quiet:
-            _print_outcome(settings, summary)
+            _print_outcome(invocation, settings, summary)
     typer.echo(f"Report: {written}")
 
 
@@ -992,7 +1113,7 @@ def _print_steps(summary: "RunSummary") -> None:
             console.print(f"{step.step} skipped: {step.report.skipped}", highlight=False, markup=False)
 
 
-def _print_outcome(settings: "Settings", summary: "RunSummary") -> None:
+def _print_outcome(invocation: Invocation, settings: "Settings", summary: "RunSummary") -> None:
     from energy_iot.reporting.findings import read_findings
     from energy_iot.reporting.status import read_loaded_rows
     from energy_iot.reporting.summary import findings_tables, make_console, rows_table
@@ -1001,7 +1122,7 @@ def _print_outcome(settings: "Settings", summary: "RunSummary") -> None:
     _print_steps(summary)
     with open_postgres(settings) as postgres, postgres.connect() as connection:
         findings = read_findings(connection, top_suspects=SHOWN_FINDINGS, top_nodes=SHOWN_FINDINGS)
-    make_console().print(rows_table(read_loaded_rows(settings)), findings_tables(findings))
+    make_console().print(rows_table(read_loaded_rows(settings)), findings_tables(findings, command=invocation.command))
 
 
 def _echo_json(value: object) -> None:

@@ -152,7 +152,7 @@ def _roles(connection: "psycopg.Connection") -> Finding:
         "roles",
         {LOADER, TRANSFORMER} <= set(held),
         f"{user} is in {', '.join(held) or 'none of ours'}",
-        f"to run the whole pipeline as {user}: energy-iot init-db --grant-to {user}",
+        f"to run the whole pipeline as {user}: energy-iot init-db --user {user}",
     )
 
 

@@ -33,6 +33,8 @@ WITHOUT_EFFECT_ON_RESULTS: Final = {
     "home", "postgres_dsn", "postgres_admin_dsn", "clickhouse_url", "store_attempts", "store_retry_seconds",
     "keep_runs_days", "logging_config", "clickhouse_http_port", "landing_dir", "landing_pattern", "late_hour_utc",
     "airflow_port", "airflow_database_url", "alert_webhook_url", "alert_email_to", "alert_email_from", "alert_smtp_url",
+    "metrics_port", "prometheus_port", "alertmanager_port", "grafana_port", "airflow_statsd_port",
+    "runbook_url", "monitoring_postgres_dsn", "clickhouse_metrics_address",
 }  # fmt: skip
 
 

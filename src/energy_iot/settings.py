@@ -155,6 +155,9 @@ class Settings(BaseSettings):
     airflow_database_url: SecretStr | None = Field(
         None, description="Airflow's own PostgreSQL database; unset, one in the embedded server."
     )
+    airflow_admin_password: SecretStr | None = Field(
+        None, description="Password of Airflow's user admin; unset, made anew at each start."
+    )
     superset_port: int = Field(18088, ge=0, le=65535, description="Loopback port of `energy-iot serve superset`.")
     superset_env: Path = Field(
         Path(".venv-superset"),
@@ -163,6 +166,11 @@ class Settings(BaseSettings):
     superset_database_url: SecretStr | None = Field(
         None, description="Superset's own PostgreSQL database; unset, one in the embedded server."
     )
+    superset_secret_key: SecretStr | None = Field(
+        None, description="What Superset signs sessions with and encrypts what it stores; unset, made once, as the next"
+    )
+    superset_admin_password: SecretStr | None = Field(None, description="two: the password of its user admin, and")
+    superset_analyst_password: SecretStr | None = Field(None, description="of its user analyst, who looks only.")
     superset_clickhouse_url: SecretStr | None = Field(
         None, description="ClickHouse of server mode for dashboards, as a user that may only read: clickhousedb://..."
     )
@@ -173,6 +181,24 @@ class Settings(BaseSettings):
     alert_email_from: str = Field("energy-iot@localhost", description="Sender of these mails.")
     alert_smtp_url: SecretStr | None = Field(
         None, description="Through which server: smtp://user:password@host:587, or smtps:// for TLS from the start."
+    )
+
+    # --- monitoring -------------------------------------------------------------------------------------------
+    metrics_port: int = Field(18181, ge=0, le=65535, description="Loopback port of `energy-iot metrics serve`.")
+    prometheus_port: int = Field(19090, ge=0, le=65535, description="Of Prometheus in `energy-iot serve monitoring`;")
+    alertmanager_port: int = Field(19093, ge=0, le=65535, description="of its Alertmanager;")
+    grafana_port: int = Field(13000, ge=0, le=65535, description="of its Grafana, where Docker runs.")
+    airflow_statsd_port: int = Field(
+        18125, ge=1, le=65535, description="Loopback UDP port that Airflow sends its metrics to (StatsD)."
+    )
+    runbook_url: str | None = Field(
+        None, description="Where people here read docs/05_runbook.md: the links of alerts lead there."
+    )
+    monitoring_postgres_dsn: SecretStr | None = Field(
+        None, description="On a server: a user in energy_reader and pg_monitor, for Grafana and postgres_exporter."
+    )
+    clickhouse_metrics_address: str | None = Field(
+        None, description="On a server: host:port where ClickHouse gives its own metrics, such as clickhouse:9363."
     )
 
     @field_validator("expected_anomaly_share", mode="before")

@@ -15,8 +15,9 @@ import polars as pl
 import psutil
 import pytest
 
-from energy_iot.orchestration.airflow_servers import ADDRESS_FILE, PROCESSES, airflow_home, read_address
+from energy_iot.orchestration.airflow_servers import CONFIG_DIR, PROCESSES, airflow_home, read_address
 from energy_iot.pipeline import ALL_STEPS, MODEL_STEPS, STEPS, find_step
+from energy_iot.serving.local_server import ADDRESS_FILE
 from energy_iot.settings import PROJECT_DIR, load_settings
 from energy_iot.storage.postgres import open_postgres
 from energy_iot.storage.run_lock import lock_holder
@@ -186,6 +187,20 @@ def test_the_dags_are_the_tables_of_steps(variables: dict[str, str]) -> None:
                 assert task["assets"] == sorted(step.updates)
                 assert step.description in task["doc"]
     assert sum(len(step.updates) for step in STEPS) > len(STEPS)
+
+
+def test_the_scheduler_has_what_its_tasks_import(variables: dict[str, str]) -> None:
+    """Tasks are forks of it; what they find imported costs them nothing."""
+    code = "import sys; sys.argv.append('scheduler'); import airflow_local_settings; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        capture_output=True,
+        text=True,
+        env=environment(variables | {"PYTHONPATH": str(CONFIG_DIR)}),
+    )
+    assert done.returncode == 0, done.stderr
+    wanted = {step.function.partition(":")[0] for step in STEPS} | {"dbt.adapters.postgres", "great_expectations"}
+    assert wanted <= set(done.stdout.split())
 
 
 def test_a_run_without_servers(variables: dict[str, str], fleet: Fleet, tmp_path: Path) -> None:

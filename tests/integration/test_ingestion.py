@@ -124,6 +124,7 @@ def test_uci_units_and_missing_minutes(tmp_path: Path, make_context: MakeContext
         "loaded": 3,
         "without_consumption": 1,
         "rejected": 0,
+        "late": 0,
         "blank": 0,
         "interval_minutes": 1,
         "first_timestamp": "2006-12-16T17:24:00",
@@ -174,6 +175,22 @@ def test_the_same_content_is_loaded_once_under_any_name(
     assert again.skipped == "nothing new: a.csv, b.csv were loaded before"
     assert (again.rows_in, again.rows_out) == (0, 0)
     assert counts(postgres) == (1, 10, 0)
+
+
+def test_readings_that_come_a_day_after_later_ones_are_late(tmp_path: Path, make_context: MakeContext) -> None:
+    """Other files of the same day are not, and of the first file nothing is."""
+
+    def late(name: str, *instants: str) -> int:
+        file = tmp_path / name
+        file.write_text("\n".join([HEADER, *(f"{name},{instant},1" for instant in instants)]) + "\n")
+        report = ingest_data(make_context(files=(file,)))
+        assert report.details["late"] == the_file(report)["late"]
+        return int(report.details["late"])
+
+    assert late("first.csv", "2026-01-01 00:00", "2026-01-10 12:00") == 0
+    assert late("second.csv", "2026-01-09 11:59", "2026-01-09 12:00", "2026-01-10 12:00") == 1
+    assert late("third.csv", "2026-01-10 00:00", "2026-01-11 00:00") == 0
+    assert late("corrections.csv", "2026-01-01 00:00", "2026-01-02 00:00", "2026-01-11 00:00") == 2
 
 
 def test_rejects_keep_file_line_text_and_reason(tmp_path: Path, make_context: MakeContext, postgres: Postgres) -> None:

@@ -341,6 +341,14 @@ def test_first_scoring_trains_and_scores_every_reading(
     assert scored_now["anomaly_share"] == pytest.approx(anomalies / READINGS)
     exact = np.quantile([value for value, _, _ in found.values()], 0.99)
     assert scored_now["quantiles"]["0.99"] == pytest.approx(exact, abs=2e-3)
+    assert scored_now["drift"] == pytest.approx(0, abs=0.02)  # of the readings that it was trained on
+    with postgres.connect() as connection:
+        counted = connection.execute(
+            "select sum(reading_count)::int, sum(anomaly_count)::int from ml.score_days "
+            "where reading_date > (select max(reading_date) from ml.score_days) - 30"
+        ).fetchone()
+    assert counted is not None
+    assert report.details["latest"] == {"days": 30, "readings": counted[0], "anomalies": counted[1]}
     assert "agreement" not in report.details
 
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from energy_iot.errors import ModelError, UsageError
 from energy_iot.ml import promotion
-from energy_iot.ml.promotion import Comparison, compare_models, promote_model, stability_index
+from energy_iot.ml.drift import stability_index
+from energy_iot.ml.promotion import Comparison, compare_models, promote_model
 from energy_iot.ml.score_anomalies import score
 from energy_iot.ml.train_anomaly_model import train
 from energy_iot.pipeline import RunContext, RunOptions, StepReport, run_step, start_run

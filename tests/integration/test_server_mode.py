@@ -426,4 +426,4 @@ def test_doctor_shows_roles_holder_and_encryption(database: Database) -> None:
     assert "energy_loader, energy_transformer" in findings["roles"].found
     lacking = {finding.name: finding for finding in examine(database.user(READER))}["roles"]
     assert not lacking.ok
-    assert "init-db --grant-to u_" in lacking.fix
+    assert "init-db --user u_" in lacking.fix

@@ -36,6 +36,7 @@ class FileReport:
         loaded: Those that became rows.
         without_consumption: Rows among them without an energy; of readings, also those of the network.
         rejected: The others.
+        late: Readings that came a day or more after later ones had been loaded.
         blank: Lines of blanks only.
         interval_minutes: Minutes between readings; None where there are none.
         first_timestamp: The earliest reading, UTC.
@@ -51,6 +52,7 @@ class FileReport:
     loaded: int = 0
     without_consumption: int = 0
     rejected: int = 0
+    late: int = 0
     blank: int = 0
     interval_minutes: int | None = None
     first_timestamp: str | None = None

@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, Final
 
@@ -56,6 +56,7 @@ from energy_iot.storage.changes import READINGS, record_change
 from energy_iot.storage.postgres import Postgres, open_postgres
 
 PARSED_AHEAD: Final = 2  # chunks that wait for the server; more only cost memory
+LATE_AFTER: Final = timedelta(days=1)  # less is how files of one day come
 
 
 def check_source(context: RunContext) -> StepReport:
@@ -125,6 +126,7 @@ def ingest_data(context: RunContext) -> StepReport:
         details={
             "files": [report.details for report in reports],
             "rejected": sum(report.rejected for report in reports),
+            "late": sum(report.late for report in reports),
         },
         skipped=_nothing_new(reports),
     )
@@ -290,6 +292,7 @@ def _copy_readings(
             )
             yield _Chunk(batch, parsed, tuple(frame.columns), to_csv(frame), days_of(parsed.readings))
 
+    on_time_from = _on_time_from(connection)
     first: datetime | None = None
     last: datetime | None = None
     with closing(_ahead(prepare())) as chunks:  # an error stops the thread at once, not when collected
@@ -304,6 +307,7 @@ def _copy_readings(
                 copy_frame(connection, DAYS_TABLE, chunk.days)
                 report.without_consumption += readings["electricity_consumed"].null_count()
                 times = readings["timestamp"]
+                report.late += int((times < on_time_from).sum()) if on_time_from else 0
                 first, last = _extremes(first, last, times.min(), times.max())
                 leave_for_later(last, before)
             if rejects:
@@ -313,6 +317,14 @@ def _copy_readings(
             advance(chunk.batch.progress)
     report.first_timestamp = first.isoformat() if first else None
     report.last_timestamp = last.isoformat() if last else None
+
+
+def _on_time_from(connection: psycopg.Connection) -> datetime | None:
+    """Readings before this instant are late; None before the first file."""
+    row = connection.execute(
+        "select max(last_timestamp) from raw_data.ingested_files where content = %s", (READINGS,)
+    ).fetchone()
+    return row[0] - LATE_AFTER if row and row[0] else None
 
 
 def _extremes(first: datetime | None, last: datetime | None, low: Any, high: Any) -> tuple[datetime, datetime]:

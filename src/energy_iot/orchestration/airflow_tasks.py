@@ -1,7 +1,8 @@
 """What the tasks of the Airflow DAGs do. Imported when a task runs; the DAG files only say in which order and when."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Final
 from urllib.parse import quote
@@ -129,15 +130,15 @@ def run_link(dag_id: str, run_id: str) -> str:
     return f"{conf.get('api', 'base_url').rstrip('/')}/dags/{dag_id}/runs/{quote(run_id, safe='')}"
 
 
-class _hopeless_fails:  # noqa: N801  # reads as what it does
+@contextmanager
+def _hopeless_fails() -> Iterator[None]:
     """Have Airflow fail at once where trying again cannot help."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, EnergyIoTError) and not isinstance(error, WORTH_RETRYING):
-            raise AirflowFailException(str(error)) from error
+    try:
+        yield
+    except WORTH_RETRYING:
+        raise
+    except EnergyIoTError as error:
+        raise AirflowFailException(str(error)) from error
 
 
 def _settings() -> Settings:

@@ -1,22 +1,46 @@
-"""What the servers have in common that a command runs on this machine: signals, one at a time, ports, processes."""
+"""What the servers have in common that a command runs on this machine: signals, one at a time, addresses, processes."""
 
 import fcntl
+import json
 import os
 import signal
 import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import IO, Final
+from typing import IO, Any, Final
 
-from energy_iot.errors import StorageError
+import httpx
+
+from energy_iot.errors import StorageError, UsageError
 
 HOST: Final = "127.0.0.1"
 POLITE_SECONDS: Final = 10  # a first request to end can be lost while a program starts
+READY_SECONDS: Final = 180
+POLL_SECONDS: Final = 0.5
+LOCK_FILE: Final = ".lock"
+ADDRESS_FILE: Final = "address.json"
+
+
+@dataclass(frozen=True)
+class LocalAddress:
+    """Where a server is.
+
+    Attributes:
+        port: On the loopback address.
+    """
+
+    port: int
+
+    @property
+    def url(self) -> str:
+        """Of its pages and its interface."""
+        return f"http://{HOST}:{self.port}"
 
 
 @contextmanager
@@ -36,25 +60,50 @@ def asked_to_stop() -> Iterator[threading.Event]:
 
 
 @contextmanager
-def alone(lock_file: Path, name: str) -> Iterator[None]:
-    """Hold a lock while the block runs; the kernel drops that of a killed process.
+def alone(home: Path, name: str) -> Iterator[None]:
+    """Be the only one that serves in a folder while the block runs; the kernel drops the lock of a killed process.
 
     Raises:
         StorageError: Another process holds it.
     """
-    lock_file.parent.mkdir(parents=True, exist_ok=True)
-    with lock_file.open("w") as lock:
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / LOCK_FILE).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise StorageError(
-                f"{name} already runs on {lock_file.parent}", fix="use that one, or stop it first"
-            ) from error
+            raise StorageError(f"{name} already runs on {home}", fix="use that one, or stop it first") from error
         yield
 
 
-def is_held(lock_file: Path) -> bool:
-    """Whether a process is in the block of `alone`."""
+@contextmanager
+def announced(home: Path, address: Mapping[str, Any]) -> Iterator[None]:
+    """Tell other commands of this user how the server of this folder is reached, while the block runs."""
+    write_secret(home / ADDRESS_FILE, json.dumps(address))
+    try:
+        yield
+    finally:
+        (home / ADDRESS_FILE).unlink(missing_ok=True)
+
+
+def read_announced(home: Path, name: str, *, start: str) -> dict[str, Any]:
+    """What the server that runs in a folder announced.
+
+    Args:
+        home: The folder.
+        name: Of the server, for people.
+        start: What to type to start it.
+
+    Raises:
+        UsageError: None runs there.
+    """
+    file = home / ADDRESS_FILE
+    if not (_is_held(home / LOCK_FILE) and file.is_file()):
+        raise UsageError(f"no {name} runs for this home", fix=f"start it in another terminal: {start}")
+    address: dict[str, Any] = json.loads(file.read_text())
+    return address
+
+
+def _is_held(lock_file: Path) -> bool:
     if not lock_file.exists():
         return False
     with lock_file.open() as lock:
@@ -65,8 +114,8 @@ def is_held(lock_file: Path) -> bool:
     return False
 
 
-def free_port(port: int) -> int:
-    """The port, on the loopback address; any free one for 0.
+def free_port(port: int, host: str = HOST) -> int:
+    """The port, on an address of this machine; any free one for 0.
 
     Raises:
         StorageError: It is taken.
@@ -74,7 +123,7 @@ def free_port(port: int) -> int:
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind((HOST, port))
+            listener.bind((host, port))
         except OSError as error:
             raise StorageError(
                 f"port {port} is taken: {error.strerror}", fix="choose another --port, or 0 for any"
@@ -90,10 +139,14 @@ def write_secret(path: Path, text: str) -> None:
 
 
 class Processes:
-    """Programs that run together, each with a log file and a group of its own, so that no child stays behind."""
+    """Programs that run together, each with a log file and a group of its own, so that no child stays behind.
+
+    Attributes:
+        logs: Folder of their output.
+    """
 
     def __init__(self, commands: Mapping[str, Sequence[str]], environment: Mapping[str, str], logs: Path) -> None:
-        self._logs = logs
+        self.logs = logs
         self._files: list[IO[bytes]] = []
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         try:
@@ -108,7 +161,7 @@ class Processes:
 
     def log_file(self, name: str) -> Path:
         """Where a program's output goes."""
-        return self._logs / f"{name}.log"
+        return self.logs / f"{name}.log"
 
     def refuse_ended(self) -> None:
         """Raise StorageError when one has ended by itself."""
@@ -156,3 +209,29 @@ def running_processes(
         yield processes
     finally:
         processes.stop()
+
+
+def wait_until_ready(
+    name: str, answers: Callable[[], bool], processes: Processes, asked: threading.Event, seconds: float = READY_SECONDS
+) -> bool:
+    """Wait until a server answers as it should; False when asked to stop before.
+
+    Args:
+        name: Of the server, for people.
+        answers: Asks it; an error of HTTP means that it does not answer yet.
+        processes: Its own, which must go on running.
+        asked: To stop.
+        seconds: How long it may take.
+
+    Raises:
+        StorageError: It takes longer, or one of its processes ended by itself.
+    """
+    deadline = time.monotonic() + seconds
+    while not asked.wait(POLL_SECONDS):
+        processes.refuse_ended()
+        with suppress(httpx.HTTPError):
+            if answers():
+                return True
+        if time.monotonic() > deadline:
+            raise StorageError(f"{name} is not ready after {seconds:.0f} s", fix=f"see the logs in {processes.logs}")
+    return False

@@ -18,7 +18,7 @@ from energy_iot.settings import PROJECT_DIR
 
 BUNDLE_DIR: Final = PROJECT_DIR / "dashboards" / "superset"
 LANGUAGES: Final = ("en", "fr")
-FIRST_DASHBOARD: Final = "overview"  # slug of what a user sees first
+FIRST_DASHBOARD: Final = "overview"  # slug of what a user sees first, in English
 
 SQL_FIELDS: Final = frozenset({"expression", "sql"})
 OWN_NAMES: Final = frozenset({"database_name", "slug"})  # Superset knows each once
@@ -34,6 +34,11 @@ def write_bundle(folder: Path, language: str) -> Path:
         for name, document in make_bundle(language).items():
             bundle.writestr(f"energy_dashboards/{name}", yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
     return path
+
+
+def own_name(name: str, language: str) -> str:
+    """Of what Superset knows once, in a language: overview-fr."""
+    return name if language == "en" else f"{name}-{language}"
 
 
 def make_bundle(language: str) -> dict[str, Document]:
@@ -145,7 +150,7 @@ def translate(documents: Mapping[str, Document], texts: Mapping[str, str], langu
         if not isinstance(value, str):
             return value
         if field in OWN_NAMES:
-            return f"{value}-{language}"
+            return own_name(value, language)
         if field in SQL_FIELDS:
             return SQL_TEXT.sub(lambda text: f"'{text[1]}{_escaped(texts.get(text[2], text[2]))}'", value)
         return new.get(value.strip(), value)

@@ -9,11 +9,8 @@ import os
 import secrets
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
@@ -23,15 +20,17 @@ from energy_iot.errors import StorageError, UsageError
 from energy_iot.serving.front_file import FILE_NAME, READER, find_front
 from energy_iot.serving.local_server import (
     HOST,
-    Processes,
+    LocalAddress,
     alone,
+    announced,
     asked_to_stop,
     free_port,
-    is_held,
+    read_announced,
     running_processes,
+    wait_until_ready,
     write_secret,
 )
-from energy_iot.serving.superset_bundle import FIRST_DASHBOARD, LANGUAGES, make_bundle, write_bundle
+from energy_iot.serving.superset_bundle import FIRST_DASHBOARD, LANGUAGES, own_name, write_bundle
 from energy_iot.settings import ENV_PREFIX, PROJECT_DIR, Settings
 from energy_iot.storage.postgres import open_postgres, own_database_url
 
@@ -39,17 +38,13 @@ ADMIN: Final = "admin"
 ANALYST: Final = "analyst"
 DATABASE: Final = "superset"
 PROGRAMS_DIR: Final = PROJECT_DIR / "dashboards" / "server"
-LOCK_FILE: Final = ".lock"
-PORT_FILE: Final = "port"
 SECRETS_FILE: Final = "secrets.json"
 STATE_FILE: Final = "state.json"
-HEALTHY_SECONDS: Final = 120
-WAIT_SECONDS: Final = 0.5
 
 
 @dataclass(frozen=True, repr=False)  # holds passwords
 class SupersetSecrets:
-    """What is made at the first start and stays, since accounts and saved charts do.
+    """What the settings say, or is made at the first start; it stays, since accounts and saved charts do.
 
     Attributes:
         secret_key: Signs sessions and encrypts what Superset stores.
@@ -61,21 +56,14 @@ class SupersetSecrets:
 
 
 @dataclass(frozen=True, repr=False)
-class SupersetAddress:
-    """Where a running Superset is.
+class SupersetAddress(LocalAddress):
+    """Where a running Superset is, and how to log in.
 
     Attributes:
-        port: On the loopback address.
         passwords: By user.
     """
 
-    port: int
     passwords: dict[str, str]
-
-    @property
-    def url(self) -> str:
-        """Of its pages and its interface."""
-        return f"http://{HOST}:{self.port}"
 
 
 def superset_home(settings: Settings) -> Path:
@@ -84,18 +72,22 @@ def superset_home(settings: Settings) -> Path:
 
 
 def superset_python(settings: Settings) -> Path:
-    """The Python of Superset's environment.
+    """The Python of Superset's environment."""
+    return PROJECT_DIR / settings.superset_env / "bin" / "python"
 
-    Raises:
-        UsageError: Superset is not installed there.
-    """
-    python = PROJECT_DIR / settings.superset_env / "bin" / "python"
-    if not python.with_name("superset").exists():
+
+def is_installed(settings: Settings) -> bool:
+    """Whether that environment has Superset."""
+    return superset_python(settings).with_name("superset").exists()
+
+
+def require_installed(settings: Settings) -> None:
+    """Raise UsageError where it is not installed."""
+    if not is_installed(settings):
         raise UsageError(
             f"Superset is not installed in {settings.superset_env}",
             fix=f"make superset installs it and starts it; {ENV_PREFIX}SUPERSET_ENV names another environment",
         )
-    return python
 
 
 def read_address(settings: Settings) -> SupersetAddress:
@@ -104,10 +96,7 @@ def read_address(settings: Settings) -> SupersetAddress:
     Raises:
         UsageError: None does.
     """
-    home = superset_home(settings)
-    if not (is_held(home / LOCK_FILE) and (home / PORT_FILE).is_file()):
-        raise UsageError("no Superset runs for this home", fix="start one in another terminal: make superset")
-    return SupersetAddress(int((home / PORT_FILE).read_text()), _secrets(home).passwords)
+    return SupersetAddress(**read_announced(superset_home(settings), "Superset", start="make superset"))
 
 
 def serve(settings: Settings, *, port: int | None, started: Callable[[SupersetAddress, bool], None]) -> None:
@@ -122,41 +111,35 @@ def serve(settings: Settings, *, port: int | None, started: Callable[[SupersetAd
         UsageError: Superset is not installed.
         StorageError: Its database cannot be used, the port is taken, or one of its processes ended by itself.
     """
-    python, home = superset_python(settings), superset_home(settings)
+    require_installed(settings)
+    home = superset_home(settings)
     with (
         asked_to_stop() as asked,
-        alone(home / LOCK_FILE, "Superset"),
+        alone(home, "Superset"),
         open_postgres(settings) as postgres,
         running_processes(_front_commands(settings), os.environ, home) as front,
     ):
-        is_first = not (home / SECRETS_FILE).exists()
-        kept = _secrets(home)
+        is_first = _given_secrets(settings) is None and not (home / SECRETS_FILE).exists()
+        kept = _secrets(settings)
         address = SupersetAddress(free_port(settings.superset_port if port is None else port), kept.passwords)
         database_url = own_database_url(
             postgres, DATABASE, settings.superset_database_url, f"{ENV_PREFIX}SUPERSET_DATABASE_URL"
         )
-        write_secret(home / STATE_FILE, json.dumps(_state(settings, kept, database_url)))
-        environment = _environment(home)
-        if not _front_answers(settings, front, asked):
+        write_state(settings, database_url)
+        front_file = settings.home / FILE_NAME
+        if settings.clickhouse_url is None and not wait_until_ready("ClickHouse", front_file.exists, front, asked):
             return
-        _prepare(python, environment, home)
-        web_command = _web_command(python, address.port)
-        with running_processes({"superset": web_command}, environment, home) as web, _announced(home, address):
-            if _is_healthy(web, address, asked):
+        _prepare(settings)
+        command = web_command(settings, host=HOST, port=address.port)
+        with (
+            running_processes({"superset": command}, environment_of(home), home) as web,
+            announced(home, asdict(address)),
+        ):
+            if wait_until_ready("Superset", lambda: _is_healthy(address), web, asked):
                 started(address, is_first)
-            while not asked.wait(WAIT_SECONDS):
+            while not asked.wait(1):
                 web.refuse_ended()
                 front.refuse_ended()
-
-
-@contextmanager
-def _announced(home: Path, address: SupersetAddress) -> Iterator[None]:
-    """Tell others the port while the block runs."""
-    (home / PORT_FILE).write_text(str(address.port))
-    try:
-        yield
-    finally:
-        (home / PORT_FILE).unlink(missing_ok=True)
 
 
 def _front_commands(settings: Settings) -> dict[str, list[str]]:
@@ -167,17 +150,11 @@ def _front_commands(settings: Settings) -> dict[str, list[str]]:
     return {"clickhouse": [sys.executable, "-m", "energy_iot", "--home", str(settings.home), *serve_front]}
 
 
-def _front_answers(settings: Settings, front: Processes, asked: threading.Event) -> bool:
-    """Wait until the front says where it is; False when asked to stop before."""
-    while not asked.wait(WAIT_SECONDS):
-        front.refuse_ended()
-        if settings.clickhouse_url is not None or (settings.home / FILE_NAME).exists():
-            return True
-    return False
-
-
-def _secrets(home: Path) -> SupersetSecrets:
-    file = home / SECRETS_FILE
+def _secrets(settings: Settings) -> SupersetSecrets:
+    """What the settings say, or else what was made at the first start."""
+    if (given := _given_secrets(settings)) is not None:
+        return given
+    file = superset_home(settings) / SECRETS_FILE
     if not file.exists():
         made = {"secret_key": secrets.token_urlsafe(48)}
         passwords = {user: secrets.token_urlsafe(16) for user in (ADMIN, ANALYST)}
@@ -185,8 +162,26 @@ def _secrets(home: Path) -> SupersetSecrets:
     return SupersetSecrets(**json.loads(file.read_text()))
 
 
+def _given_secrets(settings: Settings) -> SupersetSecrets | None:
+    given = [settings.superset_secret_key, settings.superset_admin_password, settings.superset_analyst_password]
+    if not any(given):
+        return None
+    if not all(given):
+        raise UsageError(
+            "of superset_secret_key, superset_admin_password and superset_analyst_password some are set and some not",
+            fix="set all three in .env, or none",
+        )
+    key, admin, analyst = (secret.get_secret_value() for secret in given if secret)
+    return SupersetSecrets(key, {ADMIN: admin, ANALYST: analyst})
+
+
+def write_state(settings: Settings, database_url: str) -> None:
+    """Write what Superset's configuration and its preparation read."""
+    state = _state(settings, _secrets(settings), database_url)
+    write_secret(superset_home(settings) / STATE_FILE, json.dumps(state))
+
+
 def _state(settings: Settings, kept: SupersetSecrets, database_url: str) -> dict[str, object]:
-    """What Superset's configuration and its preparation read."""
     asked = settings.superset_clickhouse_url
     if settings.clickhouse_url is not None and asked is None:
         raise UsageError(
@@ -204,15 +199,13 @@ def _state(settings: Settings, kept: SupersetSecrets, database_url: str) -> dict
         "users": [
             {"username": user, "password": password, "role": user.title()} for user, password in kept.passwords.items()
         ],
-        "first_dashboards": {
-            language: make_bundle(language)[f"dashboards/{FIRST_DASHBOARD}.yaml"]["slug"] for language in LANGUAGES
-        },
+        "first_dashboards": {language: own_name(FIRST_DASHBOARD, language) for language in LANGUAGES},
         "explain_command": [sys.executable, "-m", "energy_iot", "--home", str(settings.home), "explain"],
         "explanations_dir": str(superset_home(settings) / "explanations"),
     }
 
 
-def _environment(home: Path) -> dict[str, str]:
+def environment_of(home: Path) -> dict[str, str]:
     """Variables of Superset's processes; usage statistics are off."""
     return os.environ | {
         "PYTHONPATH": str(PROGRAMS_DIR),
@@ -224,31 +217,28 @@ def _environment(home: Path) -> dict[str, str]:
     }
 
 
-def _prepare(python: Path, environment: Mapping[str, str], home: Path) -> None:
+def _prepare(settings: Settings) -> None:
     """Make its database, users and dashboards what the project says."""
-    bundles = [write_bundle(home, language) for language in LANGUAGES]
+    home = superset_home(settings)
     with (home / "prepare.log").open("w") as file:
-        command = [python, PROGRAMS_DIR / "prepare.py", *bundles]
-        done = subprocess.run(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
+        command = prepare_command(settings)
+        done = subprocess.run(command, env=environment_of(home), stdout=file, stderr=subprocess.STDOUT)
     if done.returncode:
         raise StorageError("Superset cannot be prepared", fix=f"see {file.name}")
 
 
-def _web_command(python: Path, port: int) -> list[str]:
+def prepare_command(settings: Settings) -> list[str]:
+    """How Superset's database is prepared; writes the dashboards that are imported."""
+    bundles = [write_bundle(superset_home(settings), language) for language in LANGUAGES]
+    return [str(superset_python(settings)), str(PROGRAMS_DIR / "prepare.py"), *map(str, bundles)]
+
+
+def web_command(settings: Settings, *, host: str, port: int) -> list[str]:
+    """How its web server is started."""
     options = ["--workers", "1", "--worker-class", "gthread", "--threads", "8", "--timeout", "120"]
-    return [str(python), "-m", "gunicorn", *options, "--bind", f"{HOST}:{port}", "superset.app:create_app()"]
+    listening = ["--bind", f"{host}:{port}"]
+    return [str(superset_python(settings)), "-m", "gunicorn", *options, *listening, "superset.app:create_app()"]
 
 
-def _is_healthy(web: Processes, address: SupersetAddress, asked: threading.Event) -> bool:
-    """Wait until it answers; False when asked to stop before."""
-    deadline = time.monotonic() + HEALTHY_SECONDS
-    while not asked.wait(WAIT_SECONDS):
-        web.refuse_ended()
-        with suppress(httpx.HTTPError):
-            if httpx.get(f"{address.url}/health", timeout=5).status_code == httpx.codes.OK:
-                return True
-        if time.monotonic() > deadline:
-            raise StorageError(
-                f"Superset does not answer after {HEALTHY_SECONDS} s", fix=f"see {web.log_file('superset')}"
-            )
-    return False
+def _is_healthy(address: SupersetAddress) -> bool:
+    return httpx.get(f"{address.url}/health", timeout=5).status_code == httpx.codes.OK

@@ -66,7 +66,7 @@ def storage_error(
     if _means(text, sqlstate, NOT_ADMITTED, NOT_ADMITTED_TEXT):
         return StorageError(told, fix="check user, password and database in ENERGY_IOT_POSTGRES_DSN")
     if _means(text, sqlstate, NO_RIGHT, NO_RIGHT_TEXT):
-        return StorageError(told, fix="let an administrator give the right: energy-iot init-db --grant-to USER")
+        return StorageError(told, fix="let an administrator give the right: energy-iot init-db --user USER")
     return StorageError(told, fix="see the server's log, and ask `energy-iot doctor`") if operational else None
 
 

@@ -5,13 +5,24 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from energy_iot.errors import StorageError
+from energy_iot.errors import StorageError, UsageError
 from energy_iot.serving import local_server
-from energy_iot.serving.local_server import alone, asked_to_stop, free_port, is_held, running_processes, write_secret
+from energy_iot.serving.local_server import (
+    ADDRESS_FILE,
+    alone,
+    announced,
+    asked_to_stop,
+    free_port,
+    read_announced,
+    running_processes,
+    wait_until_ready,
+    write_secret,
+)
 from tests.live_server import wait_for
 
 STUBBORN = """
@@ -33,15 +44,26 @@ def test_signals_ask_and_are_given_back(number: signal.Signals) -> None:
     assert signal.getsignal(number) is before
 
 
-def test_one_at_a_time(tmp_path: Path) -> None:
-    lock = tmp_path / "home" / ".lock"
-    assert not is_held(lock)
-    with alone(lock, "Airflow"):
-        assert is_held(lock)
-        with pytest.raises(StorageError, match=r"Airflow already runs on .*home"), alone(lock, "Airflow"):
+def test_one_at_a_time_tells_where_it_is(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+
+    def read() -> dict[str, Any]:
+        return read_announced(home, "Airflow", start="make airflow")
+
+    with pytest.raises(UsageError, match="no Airflow runs"):
+        read()
+    with alone(home, "Airflow"):
+        with pytest.raises(UsageError, match="no Airflow runs"):
+            read()
+        with announced(home, {"port": 8080}):
+            assert read() == {"port": 8080}
+            assert (home / ADDRESS_FILE).stat().st_mode & 0o777 == 0o600
+        with pytest.raises(StorageError, match=r"Airflow already runs on .*home"), alone(home, "Airflow"):
             pass
-    assert not is_held(lock)
-    with alone(lock, "Airflow"):
+        write_secret(home / ADDRESS_FILE, '{"port": 8080}')
+    with pytest.raises(UsageError, match="no Airflow runs"):  # one that was killed leaves its address
+        read()
+    with alone(home, "Airflow"):
         pass
 
 
@@ -76,7 +98,15 @@ def test_no_process_stays_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         processes.refuse_ended()
         ours = set(psutil.Process().children(recursive=True)) - others
         assert child in ours
-    assert [one for one in ours if one.is_running() and one.status() != psutil.STATUS_ZOMBIE] == []
+    # nobody waits for what its parent left behind: a zombie has ended too
+    wait_for(lambda: not any(is_alive(one) for one in ours), "end of all of them")
+
+
+def is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_one_that_ends_by_itself_is_told(tmp_path: Path) -> None:
@@ -101,5 +131,21 @@ def test_a_program_that_is_not_there_leaves_the_others_stopped(tmp_path: Path) -
     others = set(psutil.Process().children())
     with pytest.raises(FileNotFoundError), running_processes(commands, os.environ, tmp_path):
         pass
-    left = set(psutil.Process().children()) - others
-    assert [one for one in left if one.status() != psutil.STATUS_ZOMBIE] == []
+    assert not any(is_alive(one) for one in set(psutil.Process().children()) - others)
+
+
+def test_waiting_for_a_server_ends_when_it_answers_is_stopped_ends_or_takes_too_long(tmp_path: Path) -> None:
+    waits = [sys.executable, "-c", "import time; time.sleep(600)"]
+    answers = iter([False, True])
+    with asked_to_stop() as asked, running_processes({"one": waits}, os.environ, tmp_path) as processes:
+        assert wait_until_ready("One", lambda: next(answers), processes, asked)
+        with pytest.raises(StorageError, match="One is not ready after 0 s") as told:
+            wait_until_ready("One", lambda: False, processes, asked, seconds=0)
+        assert str(tmp_path) in str(told.value.fix)
+        with (
+            running_processes({"other": ["true"]}, os.environ, tmp_path) as ended,
+            pytest.raises(StorageError, match="other ended by itself"),
+        ):
+            wait_until_ready("Other", lambda: False, ended, asked)
+        asked.set()
+        assert not wait_until_ready("One", lambda: True, processes, asked)
