@@ -73,8 +73,7 @@ def new_page(browser: Browser) -> Iterator[tuple[Page, list[str]]]:
 
 def log_in(page: Page, address: SupersetAddress, user: str) -> None:
     """Fill in the form as a person does."""
-    # what the page still asks would, answered after the form, take the new session back
-    page.goto(f"{address.url}/login/", wait_until="networkidle")
+    page.goto(f"{address.url}/login/")
     page.fill("#username", user)
     page.fill("#password", address.passwords[user])
     page.keyboard.press("Enter")

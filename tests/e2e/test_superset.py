@@ -107,6 +107,12 @@ def test_it_says_where_it_is_and_how_to_log_in(superset: LiveSuperset) -> None:
         assert superset.said.count(f"user {user}, password {superset.address.passwords[user]}") == 1
 
 
+def test_what_the_login_page_reports_leaves_the_session_alone(superset: LiveSuperset) -> None:
+    answer = httpx.post(f"{superset.address.url}/superset/log/", params={"explode": "events"}, data={"events": "[]"})
+    assert answer.status_code == httpx.codes.NO_CONTENT
+    assert "Set-Cookie" not in answer.headers
+
+
 def test_each_chart_answers_with_rows(admin: httpx.Client) -> None:
     charts = list_all(admin, "chart")
     assert len(charts) == sum(name.startswith("charts/") for language in LANGUAGES for name in make_bundle(language))
