@@ -1,6 +1,6 @@
 """Pictures of the Mermaid figures: `make figures` draws those that are missing (needs Node.js and Chromium).
 
-GitHub draws Mermaid itself; the site shows these pictures, and docs/images/architecture.png is for everywhere else.
+GitHub draws Mermaid itself; the site shows these pictures, and the READMEs docs/images/architecture.png.
 """
 
 import hashlib
@@ -37,9 +37,8 @@ def all_figures() -> dict[Path, str]:
 
 
 def architecture() -> str:
-    """The figure of the whole: the first of the architecture's page, or of the README."""
-    pages = (PROJECT_DIR / "docs/06_architecture.md", PROJECT_DIR / "README.md")
-    return next(figure for page in pages if page.exists() for figure in figures(page))
+    """The figure of the whole: the first of the architecture's page."""
+    return figures(PROJECT_DIR / "docs/06_architecture.md")[0]
 
 
 def draw(figure: str, picture: Path, *arguments: str) -> None:

@@ -57,6 +57,11 @@ def on_page_markdown(markdown: str, *, page: Page, **_unused: object) -> str:
     return FIGURE.sub(picture, markdown)
 
 
+def on_post_page(output: str, *, page: Page, **_unused: object) -> str:
+    """Say that a French page is French: to browsers that translate, and to those who hear it read."""
+    return output.replace('<html lang="en"', '<html lang="fr"', 1) if ".fr." in page.file.src_uri else output
+
+
 def _width(picture: Path) -> float:
     found = re.search(r'viewBox="\S+ \S+ (\S+) ', picture.read_text(encoding="utf-8"))
     assert found

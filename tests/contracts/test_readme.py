@@ -23,7 +23,6 @@ def commands(text: str) -> list[str]:
         r"^(#+) ",  # headings, by depth
         r"`([^`\n]+)`",  # names in running text
         r"\]\(([^)]+)\)",  # links and pictures
-        r"```mermaid\n(.*?)```",
         r"\b(\d[\d,.-]*)\b",  # figures
     ],
 )
