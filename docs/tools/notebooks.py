@@ -48,6 +48,7 @@ def run_notebook(path: Path, folder: Path) -> nbformat.NotebookNode:
 def main() -> None:
     """Run all of them where they are."""
     for path in NOTEBOOKS:
+        print(f"{path.relative_to(PROJECT_DIR)} ...", flush=True)
         nbformat.write(run_notebook(path, path.parent), path)
 
 
