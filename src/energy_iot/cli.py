@@ -360,7 +360,8 @@ def rejects_list(
     if as_json:
         _echo_json(asdict(found))
         return
-    from energy_iot.reporting.summary import make_console, rejects_tables
+    from energy_iot.reporting.summary import rejects_tables
+    from energy_iot.reporting.terminal import make_console
 
     make_console().print(rejects_tables(found))
 
@@ -430,7 +431,7 @@ def rank(
 
     Example: energy-iot rank --top 100 --format csv > crews.csv
     """
-    from energy_iot.ml.rank import read_ranking, to_csv, to_json, to_table
+    from energy_iot.ml.rank import read_ranking, to_csv, to_json
     from energy_iot.storage.postgres import open_postgres
 
     with open_postgres(context.obj.settings()) as postgres:
@@ -440,9 +441,10 @@ def rank(
     elif form is RankFormat.JSON:
         typer.echo(to_json(suspects[:top]))
     else:
-        from energy_iot.reporting.summary import make_console
+        from energy_iot.reporting.summary import suspects_table
+        from energy_iot.reporting.terminal import make_console
 
-        make_console().print(to_table(suspects[:top], total=len(suspects)))
+        make_console().print(suspects_table(suspects[:top], total=len(suspects)))
 
 
 @app.command()
@@ -461,12 +463,17 @@ def explain(
     """
     from energy_iot.ml.explain import read_explanation, to_text
     from energy_iot.reporting.explain_page import write_explanation
+    from energy_iot.reporting.terminal import WrappedLines, make_console
     from energy_iot.storage.postgres import open_postgres
 
     settings = context.obj.settings()
     with open_postgres(settings) as postgres:
         explanation = read_explanation(postgres, meter_id)
-    typer.echo(to_text(explanation))
+    console, text = make_console(), to_text(explanation)
+    if console.is_terminal:
+        console.print(WrappedLines(tuple(text.splitlines())))
+    else:
+        typer.echo(text)
     typer.echo(f"\nPage: {write_explanation(settings, explanation, html)}")
 
 
@@ -510,7 +517,8 @@ def inspections_list(
     if as_json:
         _echo_json([asdict(one) for one in found[:limit]])
         return
-    from energy_iot.reporting.summary import inspections_table, make_console
+    from energy_iot.reporting.summary import inspections_table
+    from energy_iot.reporting.terminal import make_console
 
     make_console().print(inspections_table(found[:limit], title=describe_inspections(found)))
 
@@ -543,7 +551,8 @@ def evaluate(
     """
     from energy_iot.ml.evaluate import evaluate as evaluate_detector
     from energy_iot.ml.evaluation.protocol import Purpose, parse_seeds
-    from energy_iot.reporting.summary import evaluation_table, make_console
+    from energy_iot.reporting.summary import evaluation_table
+    from energy_iot.reporting.terminal import make_console
 
     done = evaluate_detector(
         Purpose.DEVELOPMENT if development else Purpose.EVALUATION,
@@ -937,7 +946,8 @@ def status(
             return
         with postgres.connect() as connection:
             runs = read_runs(connection, last=last, somebody_runs=found["holder"] is not None)
-    from energy_iot.reporting.summary import make_console, rows_table, runs_table, steps_table
+    from energy_iot.reporting.summary import rows_table, runs_table, steps_table
+    from energy_iot.reporting.terminal import make_console
 
     console = make_console()
     if not runs:
@@ -1038,17 +1048,10 @@ def config_show(context: typer.Context, as_json: AsJson = False) -> None:
     if as_json:
         _echo_json(rows)
         return
-    from rich import box
-    from rich.table import Table
+    from energy_iot.reporting.summary import settings_table
+    from energy_iot.reporting.terminal import make_console
 
-    from energy_iot.reporting.summary import make_console
-
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("setting", "value", "from", "meaning"):
-        table.add_column(heading, overflow="fold")
-    for row in rows:
-        table.add_row(str(row["setting"]), str(row["value"]), str(row["origin"]), str(row["description"]))
-    make_console().print(table)
+    make_console().print(settings_table(rows))
 
 
 # --- shared by commands ---------------------------------------------------------------------------------------------
@@ -1092,7 +1095,8 @@ def _run_with_report(invocation: Invocation, options: "RunOptions", names: tuple
 
 
 def _print_steps(summary: "RunSummary") -> None:
-    from energy_iot.reporting.summary import make_console, steps_table
+    from energy_iot.reporting.summary import steps_table
+    from energy_iot.reporting.terminal import make_console
 
     steps = [
         {
@@ -1116,7 +1120,8 @@ def _print_steps(summary: "RunSummary") -> None:
 def _print_outcome(invocation: Invocation, settings: "Settings", summary: "RunSummary") -> None:
     from energy_iot.reporting.findings import read_findings
     from energy_iot.reporting.status import read_loaded_rows
-    from energy_iot.reporting.summary import findings_tables, make_console, rows_table
+    from energy_iot.reporting.summary import findings_tables, rows_table
+    from energy_iot.reporting.terminal import make_console
     from energy_iot.storage.postgres import open_postgres
 
     _print_steps(summary)

@@ -13,10 +13,11 @@ from sklearn.metrics import roc_auc_score
 
 from energy_iot.errors import UsageError
 from energy_iot.ml.explain import read_explanation, to_text
-from energy_iot.ml.rank import COLUMNS, explanations, read_ranking, to_csv, to_json, to_table
+from energy_iot.ml.rank import COLUMNS, explanations, read_ranking, to_csv, to_json
 from energy_iot.pipeline import ALL_STEPS, RunOptions, RunSummary, run_steps
 from energy_iot.reporting.explain_page import render_explanation, write_explanation
-from energy_iot.reporting.summary import make_console
+from energy_iot.reporting.summary import suspects_table
+from energy_iot.reporting.terminal import make_console
 from energy_iot.settings import Settings
 from energy_iot.simulation.fleet import FleetFiles, generate
 from energy_iot.simulation.theft import TheftKind
@@ -178,7 +179,7 @@ def test_the_list_as_csv_and_json(ranked: Postgres) -> None:
 def test_the_list_as_a_table(ranked: Postgres) -> None:
     console = make_console()
     with console.capture() as captured:
-        console.print(to_table(read_ranking(ranked)[:2], total=METERS))
+        console.print(suspects_table(read_ranking(ranked)[:2], total=METERS))
     shown = captured.get()
     assert f"2 of {METERS} meters" in shown
     assert "kWh" in shown

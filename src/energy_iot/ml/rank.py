@@ -1,4 +1,4 @@
-"""Reading the inspection list, and printing it."""
+"""Reading the inspection list, and telling what it holds."""
 
 import csv
 import json
@@ -6,16 +6,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import date
 from io import StringIO
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import psycopg
 from psycopg.rows import class_row
 
 from energy_iot.errors import UsageError
 from energy_iot.storage.postgres import Postgres
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 LIST_TABLE: Final = "marts.mart_inspection_list"
 CSV_NAMES: Final = {"suspicion_score": "score", "suspicion_rank": "rank"}  # as every tool that reads lists calls them
@@ -107,33 +104,6 @@ def _csv_value(value: object) -> object:
 def to_json(suspects: Sequence[Suspect]) -> str:
     """The list as JSON, with the names of the table's columns."""
     return json.dumps([asdict(suspect) for suspect in suspects], indent=2, default=str)
-
-
-def to_table(suspects: Sequence[Suspect], *, total: int, most_reasons: int | None = None) -> "Table":
-    """The list for a terminal; all reasons of each meter, or the first."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        title=f"{len(suspects):,} of {total:,} meters, the most suspicious first; as of {suspects[0].as_of_date}",
-        title_justify="left",
-    )
-    for heading in ("rank", "meter", "score", "confidence", "since", "lost", "transformer", "why"):
-        right = heading in {"rank", "score", "confidence", "lost"}
-        table.add_column(heading, justify="right" if right else "left", overflow="fold", min_width=4)
-    for suspect in suspects:
-        table.add_row(
-            str(suspect.suspicion_rank),
-            suspect.meter_id,
-            f"{suspect.suspicion_score:.2f}",
-            f"{suspect.confidence:.2f}",
-            str(suspect.suspected_since or ""),
-            describe_loss(suspect),
-            suspect.transformer_id or "",
-            "\n".join(shortened(explanations(suspect), most_reasons)),
-        )
-    return table
 
 
 def shortened(told: Sequence[str], most: int | None) -> list[str]:

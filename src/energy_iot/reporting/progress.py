@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task, TimeElapsedColumn
 from rich.progress import Progress as Bars
+from rich.table import Column
 from rich.text import Text
 
 Advance = Callable[[int], None]
@@ -63,8 +64,20 @@ class LineProgress(Progress):
         self._console.print(message, highlight=False, markup=False, soft_wrap=True)
 
 
+class _DescriptionColumn(ProgressColumn):
+    """What is done; cut where the terminal is narrow, since the other columns say how far it is."""
+
+    def render(self, task: Task) -> Text:
+        """The text of one task."""
+        return Text(task.description, no_wrap=True, overflow="ellipsis")
+
+
 class _AmountColumn(ProgressColumn):
     """How much is done, of how much where that is known; nothing for a step that only has a spinner."""
+
+    def get_table_column(self) -> Column:
+        """The column in the table of bars."""
+        return Column(no_wrap=True)
 
     def render(self, task: Task) -> Text:
         """The text of one task."""
@@ -80,8 +93,8 @@ class BarProgress(Progress):
     def __init__(self, console: Console) -> None:
         self._bars = Bars(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
+            _DescriptionColumn(),
+            BarColumn(bar_width=20),
             _AmountColumn(),
             TimeElapsedColumn(),
             console=console,
@@ -94,7 +107,8 @@ class BarProgress(Progress):
         started = time.monotonic()
         with self.task(description, unit=""):
             yield
-        self.note(f"\N{CHECK MARK} {name:<22} {description} ({time.monotonic() - started:.1f} s)")
+        ended = f"\N{CHECK MARK} {name:<20} {time.monotonic() - started:7.1f} s  {description}"
+        self._bars.console.print(ended, highlight=False, markup=False, no_wrap=True, overflow="ellipsis")
 
     @contextmanager
     def task(self, description: str, total: int | None = None, unit: str = "rows") -> Iterator[Advance]:

@@ -3,18 +3,21 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
+
+from energy_iot.reporting.terminal import FirstThatFits, WrappedLines, make_table
 
 if TYPE_CHECKING:
     from energy_iot.ingestion.reject_list import RejectList
     from energy_iot.ml.evaluation.summary import Figure
     from energy_iot.ml.inspections import Inspection
+    from energy_iot.ml.rank import Suspect
     from energy_iot.reporting.findings import Findings, NodeLoss
 
 SHOWN_REASONS = 2
+READABLE_REASON = 48  # columns; narrower, a reason stands below its meter
 
 STATUS_STYLES = {
     "succeeded": "green",
@@ -25,44 +28,35 @@ STATUS_STYLES = {
 }
 
 
-def make_console() -> Console:
-    """Standard output; in a pipe lines keep the width that the tables need."""
-    console = Console()
-    if not console.is_terminal:
-        console.width = 160
-    return console
-
-
 def steps_table(steps: Iterable[Mapping[str, Any]], *, title: str) -> RenderableType:
     """Steps as rows of `read_steps`, then their warnings in full."""
     steps = list(steps)
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
-    for heading in ("step", "status", "built"):
-        table.add_column(heading)
-    for heading in ("rows in", "rows out", "seconds", "rows/s"):
-        table.add_column(heading, justify="right")
+    warnings = [(step["name"], warning) for step in steps for warning in step["warnings"] or ()]
+    lines = [Text.assemble(("warning ", "yellow"), (f"{name}: ", "bold"), warning) for name, warning in warnings]
+    return Group(FirstThatFits((_steps(steps, title), _steps(steps, title, with_speed=False))), *lines)
+
+
+def _steps(steps: Sequence[Mapping[str, Any]], title: str, *, with_speed: bool = True) -> Table:
+    figures = ("rows in", "rows out", "seconds", *(("rows/s",) if with_speed else ()))
+    table = make_table(title, "step", "status", "built", *figures, right=figures)
     for step in steps:
         seconds, rows = step["seconds"], max(step["rows_in"] or 0, step["rows_out"] or 0)
         worked = step["status"] == "succeeded" and seconds and rows
-        table.add_row(
+        cells = (
             step["name"],
             Text(step["status"], style=STATUS_STYLES.get(step["status"], "")),
             step["mode"] or "",
             _count(step["rows_in"]),
             _count(step["rows_out"]),
             "" if seconds is None else f"{seconds:.1f}",
-            f"{rows / seconds:,.0f}" if worked else "",
         )
-    warnings = [(step["name"], warning) for step in steps for warning in step["warnings"] or ()]
-    lines = [Text.assemble(("warning ", "yellow"), (f"{name}: ", "bold"), warning) for name, warning in warnings]
-    return Group(table, *lines)
+        table.add_row(*cells, *((f"{rows / seconds:,.0f}" if worked else "",) if with_speed else ()))
+    return table
 
 
 def rows_table(rows: Mapping[str, Any]) -> RenderableType:
     """What the stores hold, as in `read_status`; counts that are not there are left out."""
-    table = Table(title="What the stores hold", box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
-    table.add_column("store")
-    table.add_column("rows", justify="right")
+    table = make_table("What the stores hold", "store", "rows", right=["rows"])
     labels = {
         "raw": "readings, raw",
         "rejected": "rows rejected",
@@ -87,28 +81,48 @@ def findings_tables(findings: "Findings", *, command: str) -> RenderableType:
         findings: What was found.
         command: What to type before the names of commands that show more.
     """
-    from energy_iot.ml.rank import to_table
-
     tables: list[RenderableType] = []
     if findings.losses:
         tables.append(_losses_table(findings.losses))
     if findings.suspects:
-        tables.append(to_table(findings.suspects, total=findings.meters_ranked, most_reasons=SHOWN_REASONS))
-        tables.append(Text(f"all: {command} rank; why: {command} explain METER"))
+        tables.append(suspects_table(findings.suspects, total=findings.meters_ranked, most_reasons=SHOWN_REASONS))
+        tables.append(Text(f"all: {command} rank\nwhy: {command} explain METER"))
     return Group(*tables)
+
+
+def suspects_table(suspects: Sequence["Suspect"], *, total: int, most_reasons: int | None = None) -> RenderableType:
+    """The inspection list; all reasons of each meter, or the first."""
+    from energy_iot.ml.rank import describe_loss, explanations, shortened
+
+    title = f"{len(suspects):,} of {total:,} meters, the most suspicious first; as of {suspects[0].as_of_date}"
+    headings = ("rank", "meter", "score", "confidence", "since", "lost", "transformer")
+    figures = {"rank", "score", "confidence", "lost"}
+    table = make_table(title, *headings, right=figures)
+    table.add_column("why", min_width=READABLE_REASON)
+    lines = [title, ""]
+    for suspect in suspects:
+        cells = (
+            f"{suspect.suspicion_rank:,}",
+            suspect.meter_id,
+            f"{suspect.suspicion_score:.2f}",
+            f"{suspect.confidence:.2f}",
+            str(suspect.suspected_since or ""),
+            describe_loss(suspect),
+            suspect.transformer_id or "",
+        )
+        reasons = shortened(explanations(suspect), most_reasons)
+        table.add_row(*map(Text, cells), Text("\n".join(reasons)))
+        told = (f"{heading} {cell}" for heading, cell in zip(headings[2:], cells[2:], strict=True) if cell)
+        lines.append(f"{cells[0]:>4}  {cells[1]}: {', '.join(told)}".replace("\n", ", "))
+        lines += [f"      - {reason}" for reason in reasons]
+    return FirstThatFits((table, WrappedLines(tuple(lines))))
 
 
 def _losses_table(losses: Sequence["NodeLoss"]) -> Table:
     first, last = min(node.first_month for node in losses), max(node.last_month for node in losses)
-    table = Table(
-        title=f"Transformers by the energy that nobody accounts for, {first:%Y-%m} to {last:%Y-%m}",
-        box=box.SIMPLE_HEAD,
-        title_justify="left",
-        title_style="bold",
-    )
-    table.add_column("transformer")
-    for heading in ("energy in, kWh", "metered", "technical loss", "unexplained", "share", "value"):
-        table.add_column(heading, justify="right")
+    figures = ("energy in, kWh", "metered", "technical loss", "unexplained", "share", "value")
+    title = f"Transformers by the energy that nobody accounts for, {first:%Y-%m} to {last:%Y-%m}"
+    table = make_table(title, "transformer", *figures, right=figures)
     for node in losses:
         table.add_row(
             Text(node.node_id),
@@ -129,23 +143,21 @@ def _losses_table(losses: Sequence["NodeLoss"]) -> Table:
 
 def runs_table(runs: Sequence[Mapping[str, Any]]) -> RenderableType:
     """The last runs, newest first, as in `read_runs`."""
-    table = Table(title="Last runs", box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
-    for heading in ("run", "started (UTC)", "status"):
-        table.add_column(heading)
-    for heading in ("seconds", "program", "model"):
-        table.add_column(heading, justify="right")
-    table.add_column("error", overflow="ellipsis", no_wrap=True, max_width=70)
+    headings, figures = ("run", "started (UTC)", "status"), ("seconds", "program", "model")
+    wide = make_table("Last runs", *headings, *figures, right=figures)
+    wide.add_column("error", overflow="ellipsis", no_wrap=True, min_width=20, max_width=70)
+    narrow = make_table("Last runs", *headings, "seconds", right=figures)
+    errors = []
     for run in runs:
-        table.add_row(
-            run["id"],
-            run["started"],
-            Text(run["status"], style=STATUS_STYLES.get(run["status"], "")),
-            "" if run["seconds"] is None else f"{run['seconds']:.1f}",
-            run["package_version"],
-            "" if run["model_version"] is None else f"v{run['model_version']}",
-            Text((run["error"] or "").splitlines()[0] if run["error"] else ""),
-        )
-    return table
+        status = Text(run["status"], style=STATUS_STYLES.get(run["status"], ""))
+        seconds = "" if run["seconds"] is None else f"{run['seconds']:.1f}"
+        model = "" if run["model_version"] is None else f"v{run['model_version']}"
+        error = run["error"].splitlines()[0] if run["error"] else ""
+        wide.add_row(run["id"], run["started"], status, seconds, run["package_version"], model, Text(error))
+        narrow.add_row(run["id"], run["started"], status, seconds)
+        if error:
+            errors.append(f"{run['id']}: {error}")
+    return FirstThatFits((wide, Group(narrow, WrappedLines(tuple(errors)))))
 
 
 def rejects_tables(found: "RejectList") -> RenderableType:
@@ -154,26 +166,19 @@ def rejects_tables(found: "RejectList") -> RenderableType:
 
     if not found.files:
         return Text("no rejected lines")
-    files = Table(title="Rejected lines by file", box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
-    for heading in ("file", "SHA-256", "loaded (UTC)", "by run"):
-        files.add_column(heading)
-    for heading in ("open", "resolved"):
-        files.add_column(heading, justify="right")
-    files.add_column("most common reasons", overflow="fold")
+    title, figures = "Rejected lines by file", ("open", "resolved")
+    wide = make_table(
+        title, "file", "SHA-256", "loaded (UTC)", "by run", *figures, "most common reasons", right=figures
+    )
+    narrow = make_table(title, "file", "loaded (UTC)", *figures, "most common reasons", right=figures)
     for file in found.files:
-        files.add_row(
-            Text(file.file),
-            file.sha256[:8],
-            f"{file.loaded_at:%Y-%m-%d %H:%M}",
-            file.run_id,
-            _count(file.open),
-            _count(file.resolved),
-            Text("\n".join(f"{reason.count:,} x {printable(reason.reason)}" for reason in file.reasons)),
-        )
-    lines = Table(title="The first of them", box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
-    lines.add_column("id", justify="right")
-    lines.add_column("file")
-    lines.add_column("line", justify="right")
+        name, loaded = Text(file.file), f"{file.loaded_at:%Y-%m-%d %H:%M}"
+        counts = (_count(file.open), _count(file.resolved))
+        reasons = Text("\n".join(f"{reason.count:,} x {printable(reason.reason)}" for reason in file.reasons))
+        wide.add_row(name, file.sha256[:8], loaded, file.run_id, *counts, reasons)
+        narrow.add_row(name, loaded, *counts, reasons)
+    files = FirstThatFits((wide, narrow))
+    lines = make_table("The first of them", "id", "file", "line", right=("id", "line"))
     for heading in ("reason", "text"):
         lines.add_column(heading, overflow="ellipsis", max_width=60)
     for line in found.lines:
@@ -193,10 +198,8 @@ def _count(value: int | None) -> str:
 
 def inspections_table(inspections: "Iterable[Inspection]", *, title: str) -> RenderableType:
     """Outcomes of inspections, as they come."""
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
-    for heading in ("inspected", "meter", "theft", "kind"):
-        table.add_column(heading, overflow="fold")
-    table.add_column("recovered kWh", justify="right")
+    figure = "recovered kWh"
+    table = make_table(title, "inspected", "meter", "theft", "kind", figure, right=[figure])
     for one in inspections:
         found = Text("found", style="bold red") if one.found_theft else Text("none")
         recovered = "" if one.recovered_kwh is None else f"{one.recovered_kwh:,.0f}"
@@ -206,10 +209,22 @@ def inspections_table(inspections: "Iterable[Inspection]", *, title: str) -> Ren
 
 def evaluation_table(rankings: "Mapping[str, Mapping[str, Figure]]") -> RenderableType:
     """Figures of each ranking, mean over fleets; `Summary.rankings`."""
-    table = Table(title="Mean over fleets", box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
-    table.add_column("ranking")
-    for name in next(iter(rankings.values())):
-        table.add_column(name.replace("_", " "), justify="right")
+    names = [name.replace("_", " ") for name in next(iter(rankings.values()))]
+    table = make_table("Mean over fleets", "ranking", *names, right=names)
     for ranking, figures in rankings.items():
         table.add_row(ranking, *("" if one.value is None else f"{one.value:.3f}" for one in figures.values()))
     return table
+
+
+def settings_table(settings: Iterable[Mapping[str, Any]]) -> RenderableType:
+    """Settings: name, value, where it came from, meaning."""
+    names = ("setting", "value", "origin", "description")
+    wide = make_table(None, "setting", "value", "from", "meaning")
+    lines = []
+    for setting in settings:
+        wide.add_row(*(Text(str(setting[name])) for name in names))
+        lines += [
+            "{setting} = {value} ({origin})".format(**setting),
+            f"      {setting['description']}",
+        ]
+    return FirstThatFits((wide, WrappedLines(tuple(lines))))

@@ -40,7 +40,7 @@ def test_losses_and_suspects_with_their_first_reasons() -> None:
     for said in ("M000007", "412 kWh", "45,375 XOF", "fell to 0.31 of before", "flat for 12 days", "and 1 more"):
         assert said in text
     assert "at night only" not in text
-    assert "all: energy-iot --home here rank; why: energy-iot --home here explain METER" in text
+    assert "all: energy-iot --home here rank\nwhy: energy-iot --home here explain METER" in text
 
 
 def test_what_is_not_known_is_left_out() -> None:
