@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from energy_iot.reporting.findings import Findings, NodeLoss
 
 SHOWN_REASONS = 2
-READABLE_REASON = 48  # columns; narrower, a reason stands below its meter
 
 STATUS_STYLES = {
     "succeeded": "green",
@@ -96,9 +95,7 @@ def suspects_table(suspects: Sequence["Suspect"], *, total: int, most_reasons: i
 
     title = f"{len(suspects):,} of {total:,} meters, the most suspicious first; as of {suspects[0].as_of_date}"
     headings = ("rank", "meter", "score", "confidence", "since", "lost", "transformer")
-    figures = {"rank", "score", "confidence", "lost"}
-    table = make_table(title, *headings, right=figures)
-    table.add_column("why", min_width=READABLE_REASON)
+    table = make_table(title, *headings, "why", right=("rank", "score", "confidence", "lost"), wrapping=["why"])
     lines = [title, ""]
     for suspect in suspects:
         cells = (
@@ -120,7 +117,7 @@ def suspects_table(suspects: Sequence["Suspect"], *, total: int, most_reasons: i
 
 def _losses_table(losses: Sequence["NodeLoss"]) -> Table:
     first, last = min(node.first_month for node in losses), max(node.last_month for node in losses)
-    figures = ("energy in, kWh", "metered", "technical loss", "unexplained", "share", "value")
+    figures = ("energy in,\nkWh", "metered", "technical\nloss", "unexplained", "share", "value")
     title = f"Transformers by the energy that nobody accounts for, {first:%Y-%m} to {last:%Y-%m}"
     table = make_table(title, "transformer", *figures, right=figures)
     for node in losses:
@@ -209,7 +206,7 @@ def inspections_table(inspections: "Iterable[Inspection]", *, title: str) -> Ren
 
 def evaluation_table(rankings: "Mapping[str, Mapping[str, Figure]]") -> RenderableType:
     """Figures of each ranking, mean over fleets; `Summary.rankings`."""
-    names = [name.replace("_", " ") for name in next(iter(rankings.values()))]
+    names = [name.replace("_", "\n") for name in next(iter(rankings.values()))]
     table = make_table("Mean over fleets", "ranking", *names, right=names)
     for ranking, figures in rankings.items():
         table.add_row(ranking, *("" if one.value is None else f"{one.value:.3f}" for one in figures.values()))
@@ -219,7 +216,7 @@ def evaluation_table(rankings: "Mapping[str, Mapping[str, Figure]]") -> Renderab
 def settings_table(settings: Iterable[Mapping[str, Any]]) -> RenderableType:
     """Settings: name, value, where it came from, meaning."""
     names = ("setting", "value", "origin", "description")
-    wide = make_table(None, "setting", "value", "from", "meaning")
+    wide = make_table(None, "setting", "value", "from", "meaning", wrapping=["meaning"])
     lines = []
     for setting in settings:
         wide.add_row(*(Text(str(setting[name])) for name in names))

@@ -1,7 +1,7 @@
 """What all output for a terminal is made of, so that it can be read at 80 columns as well as at 160."""
 
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,6 +13,8 @@ from rich.text import Text
 
 PIPE_WIDTH: Final = 160
 UNLIMITED_WIDTH: Final = 10_000
+CUT: Final = "\N{HORIZONTAL ELLIPSIS}"
+READABLE_TEXT: Final = 40  # columns
 
 
 def make_console() -> Console:
@@ -23,13 +25,14 @@ def make_console() -> Console:
     return console
 
 
-def make_table(title: str | None = None, *headings: str, right: Iterable[str] = ()) -> Table:
+def make_table(title: str | None, *headings: str, right: Collection[str] = (), wrapping: Collection[str] = ()) -> Table:
     """An empty table as all of ours look.
 
     Args:
         title: Above it.
         headings: Of its columns.
         right: Those of them that hold figures.
+        wrapping: Those that hold texts; the others are never broken.
     """
     table = Table(
         title=title,
@@ -39,32 +42,34 @@ def make_table(title: str | None = None, *headings: str, right: Iterable[str] = 
         pad_edge=False,
         collapse_padding=True,
     )
-    figures = set(right)
     for heading in headings:
+        wraps = heading in wrapping
         table.add_column(
             heading,
-            justify="right" if heading in figures else "left",
-            overflow="fold",
-            min_width=max(map(len, heading.split())),
+            justify="right" if heading in right else "left",
+            no_wrap=not wraps,
+            overflow="fold" if wraps else "ellipsis",
+            min_width=READABLE_TEXT if wraps else None,
         )
     return table
 
 
 @dataclass(frozen=True)
 class FirstThatFits:
-    """Shows the first of its choices whose words need not be broken, or the last."""
+    """Shows the first of its choices in which nothing has to be cut, or the last."""
 
     choices: tuple[RenderableType, ...]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """What rich asks for."""
-        unlimited = options.update(width=UNLIMITED_WIDTH)
-        fits = (
-            choice
-            for choice in self.choices
-            if Measurement.get(console, unlimited, choice).minimum <= options.max_width
-        )
-        yield next(fits, self.choices[-1])
+
+        def is_whole(choice: RenderableType) -> bool:
+            # columns are cut at the right of the terminal, or within
+            needed = Measurement.get(console, options.update(width=UNLIMITED_WIDTH), choice).minimum
+            lines = console.render_lines(choice, options)
+            return needed <= options.max_width and not any(CUT in part.text for line in lines for part in line)
+
+        yield next(filter(is_whole, self.choices), self.choices[-1])
 
 
 @dataclass(frozen=True)
