@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 from energy_iot.errors import InputFileError, UnknownFormatError
 from energy_iot.ingestion.readers.batch import Batch, printable, printable_name
-from energy_iot.ingestion.readers.containers import KNOWN_SUFFIXES, Part, explain_broken, open_parts
+from energy_iot.ingestion.readers.containers import CHECK_PATH, KNOWN_SUFFIXES, Part, explain_broken, open_parts
 from energy_iot.ingestion.readers.text import read_header, read_text, verify_readable
 from energy_iot.ingestion.registry_format import FORMATS, RegistryLayout, recognise_registry
 from energy_iot.ingestion.sources import FieldPlaces, Layout, SourceMapping, recognise
@@ -95,7 +95,7 @@ def expand(files: tuple[Path, ...], pattern: str = "*") -> list[Path]:
             elif path.exists():
                 raise InputFileError(f"{name} is no regular file", fix="give a file or a folder of files")
             else:
-                raise InputFileError(f"{name} does not exist", fix="check the path; a folder loads all its files")
+                raise InputFileError(f"{name} does not exist", fix=CHECK_PATH)
     unique: dict[Path, Path] = {}
     for path in found:
         unique.setdefault(path.resolve(), path)

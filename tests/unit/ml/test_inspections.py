@@ -181,3 +181,5 @@ def test_what_holds_no_outcomes_is_refused(tmp_path: Path) -> None:
     readings.write_text("meter_id,timestamp,consumption_kwh\nM1,2025-05-01 00:00:00,0.5\n")
     with pytest.raises(InputFileError, match=r"readings.csv holds no outcomes of inspections, but is long_format"):
         refuse_other_content(readings)
+    with pytest.raises(InputFileError, match=r"outcome.csv does not exist"):
+        refuse_other_content(tmp_path / "outcome.csv")

@@ -30,6 +30,7 @@ BROKEN: Final = (
 MOST_EXPANSION: Final = 500
 SMALL_BYTES: Final = 256 * 2**20  # not worth a refusal
 SHOWN_NAMES: Final = 5
+CHECK_PATH: Final = "check the path; a folder loads all its files"
 SAVE_AS_CSV: Final = "save the sheet as CSV and give that file"
 
 
@@ -82,6 +83,8 @@ def explain_broken(name: str) -> Iterator[None]:
         yield
     except InputFileError:
         raise
+    except FileNotFoundError as error:
+        raise InputFileError(f"{name} does not exist", fix=CHECK_PATH) from error
     except PermissionError as error:
         raise InputFileError(f"{name}: not allowed to read it", fix="give this user read permission") from error
     except BROKEN as error:
