@@ -18,7 +18,7 @@ from docs.tools.markdown_files import PROJECT_DIR
 PICTURE: Final = PROJECT_DIR / "docs/images/demo.svg"
 RECORDER: Final = "asciinema==2.4.0"  # PyPI; version 3 is no Python package
 RENDERER: Final = "svg-term-cli@2.1.1"  # npm
-COLUMNS, ROWS = 140, 46
+COLUMNS, ROWS = 100, 50
 PLAYED_SECONDS: Final = 12.0
 FRAME_SECONDS: Final = 0.4
 LAST_FRAME_SECONDS: Final = 6.0
