@@ -108,7 +108,7 @@ def suspects_table(suspects: Sequence["Suspect"], *, total: int, most_reasons: i
             suspect.transformer_id or "",
         )
         reasons = shortened(explanations(suspect), most_reasons)
-        table.add_row(*map(Text, cells), Text("\n".join(reasons)))
+        table.add_row(*map(Text, cells), Text("\n".join(f"- {reason}" for reason in reasons)))
         told = (f"{heading} {cell}" for heading, cell in zip(headings[2:], cells[2:], strict=True) if cell)
         lines.append(f"{cells[0]:>4}  {cells[1]}: {', '.join(told)}".replace("\n", ", "))
         lines += [f"      - {reason}" for reason in reasons]
