@@ -444,7 +444,7 @@ def test_incremental_equals_whole(opened: Utility) -> None:
 
 
 @pytest.mark.heavy
-@hypothesis_settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture], print_blob=True)
+@hypothesis_settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture], print_blob=True)
 @given(seed=st.integers(0, 10**6))
 def test_incremental_equals_whole_on_any_files(opened: Utility, seed: int) -> None:
     check(opened, seed, builds=3)

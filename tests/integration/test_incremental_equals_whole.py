@@ -52,7 +52,7 @@ def test_late_corrected_and_repeated_readings(postgres_server: dict[str, str]) -
 
 @pytest.mark.heavy
 @hypothesis_settings(
-    max_examples=4,
+    max_examples=6,
     phases=(Phase.explicit, Phase.reuse, Phase.generate),  # to make an example smaller takes minutes
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     print_blob=True,

@@ -320,7 +320,7 @@ def test_incremental_equals_whole(opened: Warehouse) -> None:
 
 
 @pytest.mark.heavy
-@hypothesis_settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture], print_blob=True)
+@hypothesis_settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture], print_blob=True)
 @given(seed=st.integers(0, 10**6), days=st.sampled_from([15, 40, 90]), loads=st.integers(2, 5))
 def test_incremental_equals_whole_on_any_loads(opened: Warehouse, seed: int, days: int, loads: int) -> None:
     check(opened, random_changes(seed, days=days, loads=loads))

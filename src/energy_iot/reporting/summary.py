@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from energy_iot.reporting.terminal import FirstThatFits, WrappedLines, make_table
+from energy_iot.reporting.terminal import FirstThatFits, WrappedLines, lines_of, make_table
 
 if TYPE_CHECKING:
     from energy_iot.ingestion.reject_list import RejectList
@@ -94,9 +94,8 @@ def suspects_table(suspects: Sequence["Suspect"], *, total: int, most_reasons: i
     from energy_iot.ml.rank import describe_loss, explanations, shortened
 
     title = f"{len(suspects):,} of {total:,} meters, the most suspicious first; as of {suspects[0].as_of_date}"
-    headings = ("rank", "meter", "score", "confidence", "since", "lost", "transformer")
-    table = make_table(title, *headings, "why", right=("rank", "score", "confidence", "lost"), wrapping=["why"])
-    lines = [title, ""]
+    headings = ("rank", "meter", "score", "confidence", "since", "lost", "transformer", "why")
+    table = make_table(title, *headings, right=("rank", "score", "confidence", "lost"), wrapping=["why"])
     for suspect in suspects:
         cells = (
             f"{suspect.suspicion_rank:,}",
@@ -106,18 +105,15 @@ def suspects_table(suspects: Sequence["Suspect"], *, total: int, most_reasons: i
             str(suspect.suspected_since or ""),
             describe_loss(suspect),
             suspect.transformer_id or "",
+            "\n".join(f"- {reason}" for reason in shortened(explanations(suspect), most_reasons)),
         )
-        reasons = shortened(explanations(suspect), most_reasons)
-        table.add_row(*map(Text, cells), Text("\n".join(f"- {reason}" for reason in reasons)))
-        told = (f"{heading} {cell}" for heading, cell in zip(headings[2:], cells[2:], strict=True) if cell)
-        lines.append(f"{cells[0]:>4}  {cells[1]}: {', '.join(told)}".replace("\n", ", "))
-        lines += [f"      - {reason}" for reason in reasons]
-    return FirstThatFits((table, WrappedLines(tuple(lines))))
+        table.add_row(*map(Text, cells))
+    return FirstThatFits((table, lines_of(table)))
 
 
-def _losses_table(losses: Sequence["NodeLoss"]) -> Table:
+def _losses_table(losses: Sequence["NodeLoss"]) -> RenderableType:
     first, last = min(node.first_month for node in losses), max(node.last_month for node in losses)
-    figures = ("energy in,\nkWh", "metered", "technical\nloss", "unexplained", "share", "value")
+    figures = ("energy in\n(kWh)", "metered", "technical\nloss", "unexplained", "share", "value")
     title = f"Transformers by the energy that nobody accounts for, {first:%Y-%m} to {last:%Y-%m}"
     table = make_table(title, "transformer", *figures, right=figures)
     for node in losses:
@@ -135,7 +131,7 @@ def _losses_table(losses: Sequence["NodeLoss"]) -> Table:
             f"{node.unexplained_share:.1%}",
             "" if node.unexplained_value is None else f"{node.unexplained_value:,.0f} {node.currency or ''}".strip(),
         )
-    return table
+    return FirstThatFits((table, lines_of(table)))
 
 
 def runs_table(runs: Sequence[Mapping[str, Any]]) -> RenderableType:
@@ -174,7 +170,7 @@ def rejects_tables(found: "RejectList") -> RenderableType:
         reasons = Text("\n".join(f"{reason.count:,} x {printable(reason.reason)}" for reason in file.reasons))
         wide.add_row(name, file.sha256[:8], loaded, file.run_id, *counts, reasons)
         narrow.add_row(name, loaded, *counts, reasons)
-    files = FirstThatFits((wide, narrow))
+    files = FirstThatFits((wide, narrow, lines_of(wide)))
     lines = make_table("The first of them", "id", "file", "line", right=("id", "line"))
     for heading in ("reason", "text"):
         lines.add_column(heading, overflow="ellipsis", max_width=60)
@@ -210,18 +206,12 @@ def evaluation_table(rankings: "Mapping[str, Mapping[str, Figure]]") -> Renderab
     table = make_table("Mean over fleets", "ranking", *names, right=names)
     for ranking, figures in rankings.items():
         table.add_row(ranking, *("" if one.value is None else f"{one.value:.3f}" for one in figures.values()))
-    return table
+    return FirstThatFits((table, lines_of(table)))
 
 
 def settings_table(settings: Iterable[Mapping[str, Any]]) -> RenderableType:
     """Settings: name, value, where it came from, meaning."""
-    names = ("setting", "value", "origin", "description")
-    wide = make_table(None, "setting", "value", "from", "meaning", wrapping=["meaning"])
-    lines = []
+    table = make_table(None, "setting", "value", "from", "meaning", wrapping=["meaning"])
     for setting in settings:
-        wide.add_row(*(Text(str(setting[name])) for name in names))
-        lines += [
-            "{setting} = {value} ({origin})".format(**setting),
-            f"      {setting['description']}",
-        ]
-    return FirstThatFits((wide, WrappedLines(tuple(lines))))
+        table.add_row(*(Text(str(setting[name])) for name in ("setting", "value", "origin", "description")))
+    return FirstThatFits((table, lines_of(table)))

@@ -56,7 +56,7 @@ def make_table(title: str | None, *headings: str, right: Collection[str] = (), w
 
 @dataclass(frozen=True)
 class FirstThatFits:
-    """Shows the first of its choices in which nothing has to be cut, or the last."""
+    """Shows the first of its choices in which nothing has to be cut, or the last; `lines_of` a table always fits."""
 
     choices: tuple[RenderableType, ...]
 
@@ -84,3 +84,20 @@ class WrappedLines:
             indent = " " * (len(line) - len(line.lstrip()) + 2)
             parts = textwrap.wrap(line, options.max_width, subsequent_indent=indent, break_on_hyphens=False)
             yield Text("\n".join(parts))
+
+
+def lines_of(table: Table) -> WrappedLines:
+    """A table of `make_table` for where it is too wide: a line for each row, texts that wrap below it."""
+    headings = [str(column.header).replace("\n", " ") for column in table.columns]
+    lines = [f"{table.title}", ""] if table.title else []
+    for cells in zip(*(column.cells for column in table.columns), strict=True):
+        said = [str(cell).replace("\n", ", ") for cell in cells]
+        named = [
+            f"{heading} {text}"
+            for heading, text, column in zip(headings[1:], said[1:], table.columns[1:], strict=True)
+            if text and column.no_wrap
+        ]
+        lines.append(f"{said[0]}: {', '.join(named)}")
+        texts = [str(cell) for cell, column in zip(cells, table.columns, strict=True) if not column.no_wrap]
+        lines += [f"  {line}" for text in texts for line in text.splitlines()]
+    return WrappedLines(tuple(lines))

@@ -8,10 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
+from energy_iot.ml.evaluation.summary import Figure
 from energy_iot.pipeline import ALL_STEPS
 from energy_iot.reporting.findings import Findings
 from energy_iot.reporting.progress import BarProgress
 from energy_iot.reporting.summary import (
+    evaluation_table,
     findings_tables,
     rows_table,
     runs_table,
@@ -52,6 +54,10 @@ STEPS = [
 STORED = {"raw": 43_722_176, "clickhouse": {"consumption_metrics": 350_403}}
 SETTINGS = [{"setting": "home", "value": "/srv/energy", "origin": "default", "description": "State of the databases."}]
 
+LARGE_LOSS = replace(LOSS, node_id="TRANSFORMER-0001", energy_in_kwh=12_345_678, unexplained_value=123_456_789)
+NAMES = ("roc_auc", "average_precision", "precision_first_1pct", "precision_at_20", "recall_5pct", "stolen_kwh_5pct")
+FIGURES = {"one Isolation Forest over all readings": dict.fromkeys(NAMES, Figure(0.467, 0.427, 0.506))}
+
 
 def shown(renderable: RenderableType, width: int) -> list[str]:
     console = Console(width=width)
@@ -66,12 +72,17 @@ def shown(renderable: RenderableType, width: int) -> list[str]:
     [
         (suspects_table(SUSPECTS, total=620), ["M000003", "2026-02-11", *REASON.split()]),
         (findings_tables(Findings(tuple(SUSPECTS), 620, (LOSS,)), command="energy-iot"), ["unexplained", "9,000"]),
+        (
+            findings_tables(Findings((), 0, (LARGE_LOSS,)), command="x"),
+            ["TRANSFORMER-0001", "12,345,678", "123,456,789"],
+        ),
+        (evaluation_table(FIGURES), ["Isolation", "precision", "0.467"]),
         (steps_table(STEPS, title="Run"), [*ALL_STEPS, "incremental", "succeeded", "87,551,094", "1005.0"]),
         (runs_table(RUNS), [RUNS[0]["id"], RUNS[0]["started"], "succeeded", "failed", "2945.1"]),
         (rows_table(STORED), ["43,722,176", "consumption_metrics"]),
         (settings_table(SETTINGS), ["home", "/srv/energy", "databases."]),
     ],
-    ids=["suspects", "findings", "steps", "runs", "rows", "settings"],
+    ids=["suspects", "findings", "losses", "evaluation", "steps", "runs", "rows", "settings"],
 )
 def test_no_word_is_broken(renderable: RenderableType, words: list[str], width: int) -> None:
     lines = shown(renderable, width)
