@@ -1,21 +1,17 @@
-"""What tests of real servers have in common: `energy-iot serve NAME` while a block runs, and waiting for things."""
+"""What tests of real servers have in common: `energy-iot serve NAME` while a block runs."""
 
 import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import psutil
 
 from energy_iot.settings import Settings, load_settings
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -65,16 +61,6 @@ def serving(
 def logs(folder: Path) -> str:
     found = sorted(folder.glob("*.log"))
     return "\n".join(f"--- {file.name}\n{file.read_text()[-2000:]}" for file in found)
-
-
-def wait_for(find: Callable[[], T | None], what: str, seconds: float = 180) -> T:
-    """What `find` finds, as soon as it finds something."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := find():
-            return found
-        time.sleep(0.2)
-    raise AssertionError(f"no {what} within {seconds:.0f} s")
 
 
 def processes_of(server: "subprocess.Popen[str]") -> list[psutil.Process]:

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from dotenv import dotenv_values
 
-from tests.live_server import wait_for
+from tests.waiting import wait_for
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PLACES: Final = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath), "/usr/sbin"])

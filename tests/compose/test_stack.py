@@ -26,7 +26,7 @@ from energy_iot.serving.superset_client import list_all, logged_in
 from energy_iot.serving.superset_server import ADMIN, ANALYST, SupersetAddress
 from energy_iot.simulation.fleet import generate
 from tests.compose.engine import Checkout, clone, import_base, missing, running_engine
-from tests.live_server import wait_for
+from tests.waiting import wait_for
 
 WHY_NOT = missing()
 pytestmark = [pytest.mark.compose, pytest.mark.skipif(WHY_NOT is not None, reason=WHY_NOT or "")]

@@ -31,9 +31,10 @@ from tests.live_airflow import (
     live_airflow,
     run_program,
 )
-from tests.live_server import is_alive, processes_of, wait_for
+from tests.live_server import is_alive, processes_of
 from tests.receivers import webhook
 from tests.stored_tables import derived_tables, differences
+from tests.waiting import wait_for
 
 pytestmark = [
     pytest.mark.heavy,

@@ -25,8 +25,9 @@ from tests.live_monitoring import (
     LiveMonitoring,
     live_monitoring,
 )
-from tests.live_server import command, serving, wait_for
+from tests.live_server import command, serving
 from tests.receivers import mail_server, webhook
+from tests.waiting import wait_for
 
 pytestmark = [
     pytest.mark.heavy,

@@ -12,7 +12,7 @@ from energy_iot.serving.clickhouse_http import FrontLimits, UserLimits, running_
 from energy_iot.serving.front_file import READER, WRITER, FrontAddress
 from energy_iot.settings import Settings
 from tests.front_clients import ENDLESS, LONG, http, raw_request, running_statements
-from tests.live_server import wait_for
+from tests.waiting import wait_for
 
 SMALL = FrontLimits(
     pipeline=UserLimits(running=2, waiting=2, longest_body=100_000),

@@ -14,7 +14,7 @@ from energy_iot.serving.front_file import READER, WRITER, FrontAddress
 from energy_iot.serving.http_answers import HELD_BYTES
 from energy_iot.settings import Settings
 from tests.front_clients import ENDLESS, LONG, http, raw_request, running_statements
-from tests.live_server import wait_for
+from tests.waiting import wait_for
 
 
 @pytest.fixture(scope="module")

@@ -23,8 +23,9 @@ from energy_iot.storage.clickhouse import open_clickhouse
 from energy_iot.storage.postgres import Postgres
 from energy_iot.sync.postgres_to_clickhouse import sync
 from tests.front_clients import ENDLESS, LONG, http, raw_request, running_statements
-from tests.live_server import serving, wait_for
+from tests.live_server import serving
 from tests.published_marts import METERS, Marts
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.heavy
 

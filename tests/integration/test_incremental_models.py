@@ -19,6 +19,7 @@ from energy_iot.storage.postgres import Postgres, open_postgres
 from energy_iot.transformation import dbt
 from energy_iot.transformation.dbt import run_dbt, run_intermediate, run_marts, run_staging
 from tests.conftest import new_database
+from tests.work_counters import counted, keep_upkeep_off
 
 pytestmark = pytest.mark.xdist_group("incremental_models")  # one warehouse, which each test goes on with
 
@@ -293,12 +294,7 @@ def opened(postgres_server: dict[str, str], tmp_path_factory: pytest.TempPathFac
     with new_database(postgres_server) as dsn:
         settings = Settings(home=tmp_path_factory.mktemp("warehouse"), postgres_dsn=dsn, history_days=HISTORY_DAYS)
         with open_postgres(settings) as postgres:
-            with postgres.connect() as connection:  # what the server reads by itself, and when, is not to be counted
-                connection.execute("alter table raw_data.meter_readings set (autovacuum_enabled = off)")
-                for index in ("timestamp", "file_id"):
-                    connection.execute(
-                        f"alter index raw_data.meter_readings_{index} set (autosummarize = off)".encode()
-                    )
+            keep_upkeep_off(postgres, "raw_data.meter_readings")
             yield Warehouse(settings, postgres)
 
 
@@ -373,16 +369,8 @@ def warehouse(opened: Warehouse) -> Warehouse:
 
 def rows_visited(postgres: Postgres) -> dict[str, int]:
     """Of each table, the rows that were looked at since it was made, by whatever way."""
-    with postgres.connect(autocommit=True) as connection:
-        # a session's figures are complete once it is gone
-        while connection.execute("select 1 from pg_stat_activity where application_name ~ 'dbt'").fetchone():
-            pass
-        return dict(
-            connection.execute(
-                "select schemaname || '.' || relname, seq_tup_read + coalesce(idx_tup_fetch, 0) "
-                "from pg_stat_user_tables"
-            ).fetchall()
-        )
+    query = "select schemaname || '.' || relname, seq_tup_read + coalesce(idx_tup_fetch, 0) from pg_stat_user_tables"
+    return dict(counted(postgres, query))
 
 
 def test_a_day_more_reads_a_day_and_what_lies_behind_it(warehouse: Warehouse) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,6 +24,7 @@ from energy_iot.storage import run_lock
 from energy_iot.storage.postgres import RUN_LOCK, Postgres, connect_server, migrate
 from energy_iot.storage.run_lock import hold_run_lock, lock_holder
 from tests.postgres_server import missing, running_tcp_server
+from tests.waiting import wait_for
 
 # What a run may be in the middle of when it is killed, on a connection of its own.
 STATEMENTS = {
@@ -68,13 +69,6 @@ def running_holder(postgres: Postgres, statement: str = "select 1") -> Iterator[
         process.stdout.close()
 
 
-def wait_until(happened: Callable[[], object], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)  # nothing tells when another session has come so far
-
-
 def scalar(postgres: Postgres, query: str, *values: object) -> object:
     with postgres.connect() as connection:
         (value,) = connection.execute(query, values).fetchone() or (None,)
@@ -86,11 +80,15 @@ def is_working(postgres: Postgres, backend: int) -> bool:
     return scalar(postgres, "select xact_start is not null from pg_stat_activity where pid = %s", backend) is True
 
 
+def is_gone(postgres: Postgres, backend: int) -> bool:
+    return scalar(postgres, "select count(*) from pg_stat_activity where pid = %s", backend) == 0
+
+
 def check_kill(postgres: Postgres, statement: str) -> None:
     with postgres.connect() as connection:
         connection.execute("create table staging.loaded (text text)")
     with running_holder(postgres, statement) as (process, backend):
-        wait_until(lambda: is_working(postgres, backend))
+        wait_for(lambda: is_working(postgres, backend), "work in the session")
         process.kill()
         killed = time.monotonic()
         with hold_run_lock(postgres, run="next"):  # it need not wait
@@ -98,7 +96,7 @@ def check_kill(postgres: Postgres, statement: str) -> None:
             if statement not in (STATEMENTS["a query"], STATEMENTS["an export"]):  # what only reads may take longer
                 assert not is_working(postgres, backend)
         assert taken < 8, "seconds, on a busy machine; it is about one"
-        wait_until(lambda: scalar(postgres, "select count(*) from pg_stat_activity where pid = %s", backend) == 0, 5)
+        wait_for(lambda: is_gone(postgres, backend), "end of the session", seconds=5)
     assert scalar(postgres, "select to_regclass('staging.half')") is None
     assert scalar(postgres, "select count(*) from staging.loaded") == 0
 
@@ -134,7 +132,7 @@ def test_the_second_is_told_who_holds_it_and_what_to_type(postgres: Postgres, se
         assert (holder.process_id, holder.run_id) == (process.pid, run_id)
         assert holder.since is not None
         assert abs(datetime.now(UTC).replace(tzinfo=None) - holder.since) < timedelta(minutes=1)
-    wait_until(lambda: lock_holder(postgres) is None)
+    wait_for(lambda: lock_holder(postgres) is None, "release of the lock")
 
 
 def test_who_has_ended_is_not_shown(postgres: Postgres) -> None:
@@ -143,7 +141,7 @@ def test_who_has_ended_is_not_shown(postgres: Postgres) -> None:
         holder = lock_holder(postgres)
         assert holder is not None
         assert (holder.command, holder.process_id) == ("run", os.getpid())
-    wait_until(lambda: lock_holder(postgres) is None)
+    wait_for(lambda: lock_holder(postgres) is None, "release of the lock")
 
 
 def test_the_second_waits_for_the_first(postgres: Postgres, caplog: pytest.LogCaptureFixture) -> None:
@@ -156,7 +154,7 @@ def test_the_second_waits_for_the_first(postgres: Postgres, caplog: pytest.LogCa
     thread = threading.Thread(target=wait)
     with caplog.at_level(logging.WARNING), hold_run_lock(postgres, run="first"):
         thread.start()
-        wait_until(lambda: "waiting up to 60 s for 'first'" in caplog.text)
+        wait_for(lambda: "waiting up to 60 s for 'first'" in caplog.text, "word of waiting")
         order.append("first")
     thread.join(60)
     assert order == ["first", "second"]
@@ -256,5 +254,5 @@ def test_the_lock_outlasts_a_server_that_ends_idle_sessions(postgres: Postgres) 
         admin.execute(f"alter database {name} set idle_session_timeout = '200ms'")
     with psycopg.connect(postgres.conninfo, autocommit=True) as idle, hold_run_lock(postgres, run="run"):
         backend = idle.info.backend_pid
-        wait_until(lambda: scalar(postgres, "select count(*) from pg_stat_activity where pid = %s", backend) == 0)
+        wait_for(lambda: is_gone(postgres, backend), "end of the session")
         assert lock_holder(postgres) is not None

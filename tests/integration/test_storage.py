@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from energy_iot.settings import Settings
 from energy_iot.storage import embedded_postgres
 from energy_iot.storage.embedded_postgres import SUPERUSER, running_server
 from energy_iot.storage.postgres import Postgres, open_postgres
+from tests.waiting import wait_for
 
 COUNT_RUNS = "select count(*) from quality.pipeline_runs"
 
@@ -29,13 +30,6 @@ COUNT_RUNS = "select count(*) from quality.pipeline_runs"
 @pytest.fixture
 def embedded(tmp_path: Path) -> Settings:
     return Settings(home=tmp_path / "home")
-
-
-def wait_until(happened: Callable[[], object], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)  # nothing tells when another process has come so far
 
 
 def postmaster(settings: Settings) -> psutil.Process:
@@ -78,9 +72,9 @@ def busy(postgres: Postgres, statement: str) -> Iterator[tuple[psutil.Process, l
 
     thread = threading.Thread(target=work)
     thread.start()
-    wait_until(lambda: pids)
+    wait_for(lambda: pids, "session")
     running = "select state = 'active' from pg_stat_activity where pid = %s"
-    wait_until(lambda: scalar(postgres, running, pids[0]))
+    wait_for(lambda: scalar(postgres, running, pids[0]), "statement in the session")
     yield psutil.Process(pids[0]), errors
     thread.join(60)
     assert not thread.is_alive()

@@ -23,7 +23,7 @@ from energy_iot.serving.local_server import (
     wait_until_ready,
     write_secret,
 )
-from tests.live_server import wait_for
+from tests.waiting import wait_for
 
 STUBBORN = """
 import signal, subprocess, sys, time
