@@ -197,7 +197,8 @@ def test_clients_that_go_away_leave_room_for_others(address: FrontAddress) -> No
 def test_a_session_is_free_when_its_client_is_gone(address: FrontAddress) -> None:
     with http(address, WRITER) as client:
         with client.stream("POST", "/?session_id=mine&max_block_size=1000", content=f"{LONG} format Native") as answer:
-            next(answer.iter_raw())
+            pieces = answer.iter_raw()  # kept: the client hangs up when it is collected
+            next(pieces)
             assert client.post("/?session_id=mine", content="select 1").headers["X-ClickHouse-Exception-Code"] == "373"
         wait_for(lambda: client.post("/?session_id=mine", content="select 1").is_success, "free session", 5)
         answer = client.post("/?session_id=mine", content="select getSetting('max_block_size') != 1000")
