@@ -223,7 +223,7 @@ def pages_and_scans(postgres: Postgres) -> tuple[int, int]:
 def test_only_the_pages_of_the_file_are_read(
     tmp_path: Path, postgres: Postgres, load: Callable[..., str], forget_now: Callable[..., StepReport]
 ) -> None:
-    keep_upkeep_off(postgres, "raw_data.meter_readings")
+    keep_upkeep_off(postgres)
     lines = [f"m{meter},2024-01-{day:02},1" for meter in range(2000) for day in range(1, 29)]
     (tmp_path / "big.csv").write_text("\n".join([HEADER, *lines]))
     load(tmp_path / "big.csv")

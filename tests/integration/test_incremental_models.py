@@ -294,7 +294,7 @@ def opened(postgres_server: dict[str, str], tmp_path_factory: pytest.TempPathFac
     with new_database(postgres_server) as dsn:
         settings = Settings(home=tmp_path_factory.mktemp("warehouse"), postgres_dsn=dsn, history_days=HISTORY_DAYS)
         with open_postgres(settings) as postgres:
-            keep_upkeep_off(postgres, "raw_data.meter_readings")
+            keep_upkeep_off(postgres)
             yield Warehouse(settings, postgres)
 
 

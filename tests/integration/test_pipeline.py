@@ -1,7 +1,6 @@
 """Runs and steps are recorded as they went, tried again where that helps, and skipped when nothing has changed."""
 
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from energy_iot.pipeline import ALL_STEPS, RunContext, RunOptions, run_step, run
 from energy_iot.reporting.status import read_runs, read_steps
 from energy_iot.settings import Settings
 from energy_iot.storage.postgres import Postgres
+from tests.waiting import wait_for
 
 READINGS = "meter_id,timestamp,consumption_kwh\n" + "".join(
     f"m1,2024-01-01 {hour:02}:{minute:02}:00,0.{hour + 10}\n" for hour in range(24) for minute in (0, 30)
@@ -99,15 +99,12 @@ def test_a_step_whose_server_process_is_ended_is_tried_again(
         with postgres.connect() as connection, postgres.connect(autocommit=True) as observer:
             connection.execute("lock table raw_data.meter_readings in access exclusive mode")
             locked.set()
-            for _ in range(600):
-                row = observer.execute(
-                    "select pg_terminate_backend(pid) from pg_stat_activity "
-                    "where wait_event_type = 'Lock' and datname = current_database()"
-                ).fetchone()
-                if row is not None:
-                    ended.set()
-                    return
-                time.sleep(0.1)  # nothing tells that somebody waits for a lock
+            end_waiting = (
+                "select pg_terminate_backend(pid) from pg_stat_activity "
+                "where wait_event_type = 'Lock' and datname = current_database()"
+            )
+            wait_for(lambda: observer.execute(end_waiting).fetchone(), "session that waits for the table", 60)
+            ended.set()
 
     locked = threading.Event()
     thread = threading.Thread(target=end_reader)

@@ -88,7 +88,7 @@ def check_kill(postgres: Postgres, statement: str) -> None:
     with postgres.connect() as connection:
         connection.execute("create table staging.loaded (text text)")
     with running_holder(postgres, statement) as (process, backend):
-        wait_for(lambda: is_working(postgres, backend), "work in the session")
+        wait_for(lambda: is_working(postgres, backend), "work in the session", 30)
         process.kill()
         killed = time.monotonic()
         with hold_run_lock(postgres, run="next"):  # it need not wait
@@ -96,7 +96,7 @@ def check_kill(postgres: Postgres, statement: str) -> None:
             if statement not in (STATEMENTS["a query"], STATEMENTS["an export"]):  # what only reads may take longer
                 assert not is_working(postgres, backend)
         assert taken < 8, "seconds, on a busy machine; it is about one"
-        wait_for(lambda: is_gone(postgres, backend), "end of the session", seconds=5)
+        wait_for(lambda: is_gone(postgres, backend), "end of the session", 5)
     assert scalar(postgres, "select to_regclass('staging.half')") is None
     assert scalar(postgres, "select count(*) from staging.loaded") == 0
 
@@ -132,7 +132,7 @@ def test_the_second_is_told_who_holds_it_and_what_to_type(postgres: Postgres, se
         assert (holder.process_id, holder.run_id) == (process.pid, run_id)
         assert holder.since is not None
         assert abs(datetime.now(UTC).replace(tzinfo=None) - holder.since) < timedelta(minutes=1)
-    wait_for(lambda: lock_holder(postgres) is None, "release of the lock")
+    wait_for(lambda: lock_holder(postgres) is None, "release of the lock", 30)
 
 
 def test_who_has_ended_is_not_shown(postgres: Postgres) -> None:
@@ -141,7 +141,7 @@ def test_who_has_ended_is_not_shown(postgres: Postgres) -> None:
         holder = lock_holder(postgres)
         assert holder is not None
         assert (holder.command, holder.process_id) == ("run", os.getpid())
-    wait_for(lambda: lock_holder(postgres) is None, "release of the lock")
+    wait_for(lambda: lock_holder(postgres) is None, "release of the lock", 30)
 
 
 def test_the_second_waits_for_the_first(postgres: Postgres, caplog: pytest.LogCaptureFixture) -> None:
@@ -154,7 +154,7 @@ def test_the_second_waits_for_the_first(postgres: Postgres, caplog: pytest.LogCa
     thread = threading.Thread(target=wait)
     with caplog.at_level(logging.WARNING), hold_run_lock(postgres, run="first"):
         thread.start()
-        wait_for(lambda: "waiting up to 60 s for 'first'" in caplog.text, "word of waiting")
+        wait_for(lambda: "waiting up to 60 s for 'first'" in caplog.text, "word of waiting", 30)
         order.append("first")
     thread.join(60)
     assert order == ["first", "second"]
@@ -254,5 +254,5 @@ def test_the_lock_outlasts_a_server_that_ends_idle_sessions(postgres: Postgres) 
         admin.execute(f"alter database {name} set idle_session_timeout = '200ms'")
     with psycopg.connect(postgres.conninfo, autocommit=True) as idle, hold_run_lock(postgres, run="run"):
         backend = idle.info.backend_pid
-        wait_for(lambda: is_gone(postgres, backend), "end of the session")
+        wait_for(lambda: is_gone(postgres, backend), "end of the session", 30)
         assert lock_holder(postgres) is not None

@@ -72,9 +72,9 @@ def busy(postgres: Postgres, statement: str) -> Iterator[tuple[psutil.Process, l
 
     thread = threading.Thread(target=work)
     thread.start()
-    wait_for(lambda: pids, "session")
+    wait_for(lambda: pids, "session", 20)
     running = "select state = 'active' from pg_stat_activity where pid = %s"
-    wait_for(lambda: scalar(postgres, running, pids[0]), "statement in the session")
+    wait_for(lambda: scalar(postgres, running, pids[0]), "statement in the session", 20)
     yield psutil.Process(pids[0]), errors
     thread.join(60)
     assert not thread.is_alive()
