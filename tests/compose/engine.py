@@ -141,9 +141,22 @@ class Checkout:
     def port(self, name: str) -> int:
         return int(self.values[f"{name}_PORT"])
 
-    def make(self, *arguments: str, timeout: float = 1800) -> str:
+    def make(self, *arguments: str, typed: str = "", timeout: float = 1800) -> str:
         """What a target prints."""
-        return self._run(["make", "--no-print-directory", *arguments], timeout)
+        return self._run(["make", "--no-print-directory", *arguments], timeout, typed)
+
+    def first_line(self, target: str) -> str:
+        """Of a target that goes on until it is stopped; empty when it says nothing within a minute."""
+        with subprocess.Popen(
+            ["timeout", "60", "make", "--no-print-directory", target],
+            cwd=self.folder, env=self.variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+            start_new_session=True,
+        ) as process:  # fmt: skip
+            assert process.stdout is not None
+            try:
+                return process.stdout.readline()
+            finally:
+                process.terminate()
 
     def compose(self, *arguments: str, timeout: float = 600) -> str:
         return self._run(["docker-compose", *arguments], timeout)
@@ -161,10 +174,9 @@ class Checkout:
         """All that there are, as `docker compose ps` shows them."""
         return [json.loads(line) for line in self.compose("ps", "--all", "--format", "json").splitlines()]
 
-    def _run(self, command: list[str], timeout: float) -> str:
+    def _run(self, command: list[str], timeout: float, typed: str = "") -> str:
         done = subprocess.run(
-            command, cwd=self.folder, env=self.variables, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-            timeout=timeout,
+            command, cwd=self.folder, env=self.variables, input=typed, capture_output=True, text=True, timeout=timeout,
         )  # fmt: skip
         assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-4000:]}\n{done.stderr[-8000:]}"
         return done.stdout

@@ -111,8 +111,21 @@ def prometheus(stack: Checkout, path: str, **parameters: str) -> Any:
     return httpx.get(url, params=parameters, timeout=30).raise_for_status().json()["data"]
 
 
+def container_ids(stack: Checkout) -> list[str]:
+    return stack.compose("ps", "--all", "--quiet").split()
+
+
+def states_of(stack: Checkout) -> dict[str, tuple[str, str, int]]:
+    return {one["Service"]: (one["State"], one["Health"], one["ExitCode"]) for one in stack.containers()}
+
+
+def are_healthy(stack: Checkout) -> bool:
+    ended, stays = ("exited", "", 0), ("running", "healthy", 0)
+    return all(state == (ended if name in ONE_SHOTS else stays) for name, state in states_of(stack).items())
+
+
 def test_all_are_healthy(stack: Checkout) -> None:
-    states = {one["Service"]: (one["State"], one["Health"], one["ExitCode"]) for one in stack.containers()}
+    states = states_of(stack)
     assert {name for name, state in states.items() if state == ("exited", "", 0)} == ONE_SHOTS
     staying = {name: state for name, state in states.items() if name not in ONE_SHOTS}
     assert len(staying) == 13
@@ -300,6 +313,35 @@ def test_stopped_and_started_again_the_data_are_there(stack: Checkout) -> None:
     stack.make("up")
     assert stack.rows() == before
     test_all_are_healthy(stack)
+
+
+def test_looking_at_the_stack(stack: Checkout) -> None:
+    listed = stack.make("ps")
+    assert listed.count("(healthy)") == len(states_of(stack)) - len(ONE_SHOTS)
+    counted = stack.make("psql", typed="select 'readings: ' || count(*) from raw_data.meter_readings;\n")
+    assert f"readings: {stack.rows()['raw']}\n" in counted
+    assert re.match(r"superset\S* +\| ", stack.first_line("logs-superset"))
+    assert re.match(r"\S+ +\| ", stack.first_line("logs"))
+
+
+def test_restarted_it_becomes_healthy_again(stack: Checkout) -> None:
+    before = stack.rows()
+    started = stack.engine.docker("inspect", "--format", "{{.State.StartedAt}}", *container_ids(stack)).split()
+    stack.make("restart")
+    again = stack.engine.docker("inspect", "--format", "{{.State.StartedAt}}", *container_ids(stack)).split()
+    assert not set(started) & set(again)
+    wait_for(lambda: are_healthy(stack), "healthy stack", 300)
+    assert stack.rows() == before
+
+
+def test_a_demo_in_the_stack(stack: Checkout) -> None:
+    """Its meters have the names of those that are there: what it brings is newer, and counts."""
+    before = stack.rows()
+    said = stack.make("demo-docker", "DEMO_METERS=40", "DEMO_DAYS=60")
+    assert re.search(r"Run \S+: succeeded", said), said
+    after = stack.rows()
+    assert after["raw"] > before["raw"]
+    assert after["clickhouse"]["anomaly_scores"] == after["scores"] > 0
 
 
 def test_a_backup_makes_a_lost_stack_again(stack: Checkout, fleet: Fleet) -> None:
